@@ -1,0 +1,7 @@
+"""``python -m kallichore``: the same as the command ``kcserver``."""
+
+from __future__ import annotations
+
+from kallichore.cli import main
+
+main()
