@@ -1,0 +1,1 @@
+"""One life of a kernel: its process, its sockets, its connection."""
