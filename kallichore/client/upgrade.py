@@ -1,0 +1,140 @@
+"""The WebSocket of a channel: connects over TCP or a Unix socket, upgrades, and says farewell.
+
+trio-websocket does the work. What it lacks is here: an answer to a server that hangs up instead of
+upgrading, bounded farewells, and errors that come bare, without an exception group around them.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, cast
+from urllib.parse import urlsplit
+
+import trio
+from trio_websocket import ConnectionRejected, wrap_client_stream
+
+from kallichore.client.errors import ServerGone
+from kallichore.client.http import refusal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from trio_websocket import WebSocketConnection
+
+    from kallichore.client.target import Target
+    from kallichore.config import ClientBounds
+
+__all__ = ["open_websocket"]
+
+HTTP_PORT = 80
+
+
+class _WatchedStream(trio.abc.Stream):
+    """A stream that calls off the upgrade when it ends: trio-websocket would wait for ever."""
+
+    def __init__(self, stream: trio.SocketStream, upgrade: trio.CancelScope) -> None:
+        self._stream, self._upgrade = stream, upgrade
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        except trio.BrokenResourceError:
+            self._upgrade.cancel(reason="the connection broke")
+            raise
+        if not data:
+            self._upgrade.cancel(reason="the server hung up")
+        return data
+
+    async def aclose(self) -> None:
+        self._upgrade.cancel(reason="the answer was no HTTP")
+        await self._stream.aclose()
+
+
+@asynccontextmanager
+async def open_websocket(
+    target: Target, path: str, bounds: ClientBounds
+) -> AsyncIterator[WebSocketConnection]:
+    """Upgrade at ``path`` of the server, and close the WebSocket at the end of the block.
+
+    The farewell waits for the peer's for `ClientBounds.close_seconds` at most, also when the block
+    ends by cancellation.
+
+    Raises:
+        ServerGone: if nobody answers, the server hangs up, or is not done in time.
+        RequestFailed: if it refuses.
+    """
+    ended_by: BaseException | None = None
+    upgrade = trio.CancelScope(deadline=trio.current_time() + bounds.upgrade_seconds)
+    try:
+        async with trio.open_nursery() as nursery:
+            with upgrade:
+                connection = await _connect(nursery, target, path, upgrade, bounds)
+            if upgrade.cancelled_caught:
+                ended_by = ServerGone(f"The server at {target} did not open the channel.")
+            else:
+                try:
+                    yield connection
+                except BaseException as exc:  # noqa: BLE001 - raised below, outside of the nursery
+                    ended_by = exc
+                with trio.move_on_after(bounds.close_seconds, shield=True):
+                    await connection.aclose()
+            nursery.cancel_scope.cancel(reason="the channel is closed")
+    except BaseExceptionGroup as group:
+        rejections = group.subgroup(ConnectionRejected)
+        if rejections is None:
+            raise
+        raise _refusal(rejections, path) from None
+    if ended_by is not None:
+        raise ended_by
+
+
+async def _connect(
+    nursery: trio.Nursery,
+    target: Target,
+    path: str,
+    upgrade: trio.CancelScope,
+    bounds: ClientBounds,
+) -> WebSocketConnection:
+    """Connect, and return when the 101 is there; until then ``upgrade`` guards the stream."""
+    url = urlsplit(target.base_url)
+    stream = await _open_stream(target)
+    headers = []
+    if target.token is not None:
+        headers.append((b"Authorization", b"Bearer " + target.token.encode()))
+    try:
+        return await wrap_client_stream(
+            nursery,
+            cast("trio.SocketStream", _WatchedStream(stream, upgrade)),
+            url.netloc,
+            url.path + path,
+            extra_headers=headers,
+            message_queue_size=bounds.received_frames,
+            max_message_size=bounds.message_bytes,
+            receive_buffer_size=bounds.receive_bytes,
+        )
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+
+
+async def _open_stream(target: Target) -> trio.SocketStream:
+    try:
+        if target.socket_path is not None:
+            return await trio.open_unix_socket(target.socket_path)
+        url = urlsplit(target.base_url)
+        return await trio.open_tcp_stream(url.hostname or "localhost", url.port or HTTP_PORT)
+    except OSError as exc:
+        raise ServerGone(f"No server answers at {target}.") from exc
+
+
+def _refusal(rejections: BaseExceptionGroup[ConnectionRejected], path: str) -> Exception:
+    first = rejections.exceptions[0]
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return refusal(first.status_code, first.body or b"", path)
