@@ -1,7 +1,7 @@
 """The shapes of the API: one class per schema of ``kallichore.json``, and the channel's events.
 
 Requests ignore unknown fields; responses leave out what is None or UNSET. Raw JSON that we pass on
-without looking inside is `msgspec.Raw`. Integers carry their ranges, strings what they may not hold.
+without looking inside is `msgspec.Raw`. Integers carry their ranges, strings what they may hold.
 """
 
 from __future__ import annotations

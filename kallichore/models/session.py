@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from kallichore.models.base import Count, Instant, Milliseconds, Port, ProcessId, Text
+from kallichore.models.base import NO_CONTROL, Count, Instant, Milliseconds, Port, ProcessId, Text
 from kallichore.models.environment import EnvVarActions
 from kallichore.models.execution import ExecutionHistoryEntry, ExecutionQueue
 
@@ -30,12 +30,7 @@ SESSION_ID_BYTES = 255
 CONNECTION_TIMEOUT_SECONDS = 86_400
 
 SessionId = Annotated[
-    str,
-    msgspec.Meta(
-        min_length=1,
-        max_length=SESSION_ID_BYTES,
-        pattern="^[^\u0000-\u001f\u007f-\u009f]+(?![\\s\\S])",
-    ),
+    str, msgspec.Meta(min_length=1, max_length=SESSION_ID_BYTES, pattern=NO_CONTROL)
 ]
 TimeoutSeconds = Annotated[int, msgspec.Meta(ge=1, le=CONNECTION_TIMEOUT_SECONDS)]
 
