@@ -1,0 +1,153 @@
+"""The only entrance to the project's chores, for people and for CI alike: ``nox -s tests``.
+
+The supported Pythons are the classifiers of pyproject.toml and stand nowhere else. Each one that
+is on this machine is used, whether installed plainly or by pyenv or uv.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["tests", "lint", "types", "docs", "api"]
+nox.options.reuse_venv = "yes"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.error_on_missing_interpreters = False
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+SUPPORTED = nox.project.python_versions(PROJECT)
+COVERED = ["kallichore/protocol/*", "kallichore/errors.py", "kallichore/models/*"]
+"""Modules without I/O: every branch of theirs is tested."""
+
+
+def interpreters() -> dict[str, Path]:
+    """The supported Pythons of this machine, by version."""
+    found: dict[str, Path] = {}
+    for version in SUPPORTED:
+        for candidate in _candidates(version):
+            if _version_of(candidate) == version:
+                found[version] = candidate
+                break
+    return found
+
+
+def _candidates(version: str) -> Iterator[Path]:
+    yield Path(sys.executable)
+    roots = [Path.home() / ".pyenv"]
+    for folder in os.get_exec_path():
+        path = Path(folder) / f"python{version}"
+        if path.exists():
+            yield path
+        if path.parent.name == "shims":  # pyenv's own stand-ins run the selected versions only
+            roots.append(path.parent.parent)
+    if "PYENV_ROOT" in os.environ:
+        roots.append(Path(os.environ["PYENV_ROOT"]))
+    for root in roots:
+        yield from sorted(root.glob(f"versions/{version}.*/bin/python{version}"), reverse=True)
+    yield from (Path.home() / ".local/share/uv/python").glob(
+        f"cpython-{version}.*/bin/python{version}"
+    )
+
+
+def _version_of(python: Path) -> str | None:
+    ask = "import sys, venv; print('%d.%d' % sys.version_info[:2])"
+    try:
+        done = subprocess.run(
+            [python, "-c", ask], capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+FOUND = interpreters()
+PYTHONS = list(FOUND) or [f"{sys.version_info.major}.{sys.version_info.minor}"]
+# nox looks for pythonX.Y on the PATH, where one of pyenv's stand-ins may hide the real one.
+os.environ["PATH"] = os.pathsep.join(
+    [*dict.fromkeys(str(path.parent) for path in FOUND.values()), os.environ["PATH"]]
+)
+
+
+def install(session: nox.Session, *groups: str, extras: str = "") -> None:
+    """Install the project itself, editable, and these dependency groups of it."""
+    wanted = nox.project.dependency_groups(PROJECT, *groups)
+    session.install("--editable", f".{extras}", *wanted)
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests, on each Python; on the first one also measure what they cover."""
+    missing = [version for version in SUPPORTED if version not in FOUND]
+    if missing:
+        session.warn(f"Not on this machine, hence not tested: Python {', '.join(missing)}")
+    install(session, "tests")
+    if session.python != PYTHONS[0] or session.posargs:
+        session.run("python", "-m", "pytest", *session.posargs)
+        return
+    session.run("coverage", "run", "-m", "pytest")
+    session.run("coverage", "report", "--skip-covered", "--format=total")
+    session.run("coverage", "report", f"--include={','.join(COVERED)}", "--fail-under=100")
+
+
+@nox.session
+def minimums(session: nox.Session) -> None:
+    """Run the tests with the lowest versions of our dependencies that we promise to work with."""
+    floors = Path(session.create_tmp()) / "floors.txt"
+    pairs = (
+        re.fullmatch(r"([\w-]+)>=([\w.]+)", line) for line in PROJECT["project"]["dependencies"]
+    )
+    floors.write_text("".join(f"{pair[1]}=={pair[2]}\n" for pair in pairs if pair))
+    wanted = nox.project.dependency_groups(PROJECT, "tests")
+    session.install("--editable", ".", *wanted, "--constraint", str(floors))
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, formatting, Trio's pitfalls, and that imports keep to the layers."""
+    install(session, "lint")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("flake8-async", "kallichore", "tests")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types of the package, the tests and the tooling, strictly."""
+    install(session, "types")
+    session.run("mypy")
+    session.run("mypy", "noxfile.py", "docs/conf.py")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a warning is an error. The result is docs/_build/index.html."""
+    install(session, "docs")
+    shutil.rmtree("docs/_build", ignore_errors=True)
+    session.run("sphinx-build", "-W", "-n", "--keep-going", "-b", "html", "docs", "docs/_build")
+
+
+@nox.session
+def api(session: nox.Session) -> None:
+    """Say whether kallichore.json, routes, models and client are in step, and if not, where."""
+    install(session, "tests")
+    session.run("python", "-m", "tests.contract.check", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Start a server and a kernel, run some code, and show what comes back."""
+    session.install("--editable", ".[demo]")
+    session.run("python", "-m", "kallichore.demo")
