@@ -227,5 +227,7 @@ class ClientBounds:
     """A server started by us: its orderly shutdown (its own bound is 10 s)."""
     term_seconds: float = 3.0
     """The same server's time to obey SIGTERM before SIGKILL."""
+    drain_seconds: float = 0.5
+    """How long the last words of a server that did not start are waited for."""
     server_output_bytes: int = 64 * KIB
     """Last bytes of its stdout and stderr that are kept for an error message."""

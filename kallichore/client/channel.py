@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import trio
 from trio_websocket import ConnectionClosed
 
-from kallichore.client.errors import ChannelClosed, TakenOver
+from kallichore.client.errors import ChannelClosed, TakenOver, UnexpectedAnswer
 from kallichore.client.messages import (
     ClientDisconnected,
     Header,
@@ -62,7 +62,7 @@ class Channel:
         self.dropped = 0
         self._connection = connection
         self._name = uuid.uuid4().hex
-        self._aside = deque[Received](maxlen=bounds.set_aside_messages)
+        self._aside: deque[Received] = deque(maxlen=bounds.set_aside_messages)
         self._receiving = False
         self._half_sent = False
         self._taken_over: str | None = None
@@ -193,16 +193,32 @@ class Channel:
                 raise StopAsyncIteration from None
             raise
 
+    async def receive_text(self) -> str | bytes:
+        """Return the next frame as it came, for those who only pass it on.
+
+        Raises and cancellation: as `receive`.
+        """
+        text = await self._next_text()
+        with suppress(UnexpectedAnswer):  # whoever reads the text may know better
+            self._take(text)
+        return text
+
     async def _receive_new(self) -> Received:
+        return self._take(await self._next_text())
+
+    async def _next_text(self) -> str | bytes:
         if self._receiving:
             raise trio.BusyResourceError("Another task is receiving from this channel.")
         self._receiving = True
         try:
-            text = await self._connection.get_message()
+            return await self._connection.get_message()
         except ConnectionClosed as exc:
             raise self._ended(exc.reason) from None
         finally:
             self._receiving = False
+
+    def _take(self, text: str | bytes) -> Received:
+        """Decode a frame, and remember what it says of the channel itself."""
         received, seq = decode(text)
         self.seq = self.seq if seq is None else seq
         if isinstance(received, ClientDisconnected):

@@ -134,7 +134,9 @@ class Client:
 
     async def adopt_session(self, session_id: str, connection: models.ConnectionInfo) -> KernelInfo:
         """Give the session a kernel that somebody else runs; return its kernel info."""
-        return await self._http.ask("PUT", session_path(session_id, "adopt"), KernelInfo, connection)
+        return await self._http.ask(
+            "PUT", session_path(session_id, "adopt"), KernelInfo, connection
+        )
 
     async def connection_info(self, session_id: str) -> models.ConnectionInfo:
         """Give ports and key of the session's kernel; allocates them if it has none yet."""
@@ -154,7 +156,7 @@ class Client:
     def open_channel(
         self, session_id: str, after: int | None = None
     ) -> AbstractAsyncContextManager[Channel]:
-        """Connect to the session's channel, in an ``async with``; a client already there is evicted.
+        """Connect to the session's channel, in an ``async with``; a client already there has to go.
 
         ``after`` asks for numbered frames (CONTRACT 5.5): 0 for the first time, later the
         `Channel.seq` reached, to get what was sent since.

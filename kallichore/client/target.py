@@ -102,9 +102,7 @@ class Target:
         except ValueError:
             usable = False
         if not usable:
-            raise BadTarget(
-                f"{url!r} is no address; write http://HOST:PORT or unix:/PATH."
-            )
+            raise BadTarget(f"{url!r} is no address; write http://HOST:PORT or unix:/PATH.")
         return cls(base_url=f"http://{parts.netloc}{parts.path}".rstrip("/"), token=token)
 
     @classmethod
