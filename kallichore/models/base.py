@@ -26,10 +26,10 @@ __all__ = [
 
 INT32_MAX: Final = 2**31 - 1
 
-NO_NUL: Final = "^[^\u0000]*$"
-VARIABLE: Final = "^[^=\u0000]+$"
-NO_CONTROL: Final = "^[^\u0000-\u001f\u007f-\u009f]+(?![\\s\\S])"
-LOG_LEVEL: Final = "^(?:trace|debug|info|warn|error)(?![\\s\\S])"
+NO_NUL: Final = r"^[^\u0000]*$"
+VARIABLE: Final = r"^[^=\u0000]+$"
+NO_CONTROL: Final = r"^[^\u0000-\u001f\u007f-\u009f]+(?![\s\S])"
+LOG_LEVEL: Final = r"^(?:trace|debug|info|warn|error)(?![\s\S])"
 
 PATTERN_WORDS: Final[Mapping[str | None, str]] = {
     None: "",
