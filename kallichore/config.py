@@ -158,10 +158,14 @@ class Deadlines:
     """A WebSocket's farewell: last bytes, close frame, the peer's answer."""
     head_seconds: float = 10.0
     """An HTTP request head must be complete after this (408)."""
+    body_seconds: float = 60.0
+    """An HTTP request body must be complete after this (408)."""
     keep_alive_seconds: float = 75.0
     """An idle HTTP connection is closed after this."""
     write_seconds: float = 30.0
     """One write of an HTTP response."""
+    linger_seconds: float = 1.0
+    """How long a peer whose connection we end may go on sending before it is cut off."""
     http_close_seconds: float = 0.5
     """HTTP exchanges still running when the server stops."""
     idle_now_seconds: float = 30.0
