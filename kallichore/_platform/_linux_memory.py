@@ -1,8 +1,8 @@
 """Linux: was a process killed because memory ran out?
 
 The kernel's log names the victim, but is often not ours to read, and speaks of pids outside of
-our container. The counters of our control group say that *somebody* in it was killed, and the counter
-of the whole machine that somebody anywhere was.
+our container. The counters of our control group say that *somebody* in it was killed, and the
+counter of the whole machine that somebody anywhere was.
 """
 
 # ruff: noqa: PTH115, PTH123 - pathlib is not cheap, and the guardian imports this

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, final
 
 import trio
@@ -21,7 +22,7 @@ from kallichore._platform import MemoryEvidence
 from kallichore.kernel.launch import SERVER_MARK, SESSION_MARK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from kallichore.config import Deadlines, Limits
     from kallichore.kernel.launch import Launch
@@ -80,6 +81,8 @@ class Reaper:
         Raises:
             OSError: It cannot be started; the error says why.
         """
+        if launch.startup is not None:
+            Path(launch.startup.marker_path).unlink(missing_ok=True)  # an earlier run's
         with ExitStack() as reading_ends, ExitStack() as writing_ends:
             stdout, stdout_of_kernel = _pipe(reading_ends, writing_ends)
             stderr, stderr_of_kernel = _pipe(reading_ends, writing_ends)
@@ -99,7 +102,7 @@ class Reaper:
             reading_ends.pop_all()
         child.returncode = 0  # waiting is ours; Popen must neither warn nor wait
         _platform.restore_descriptor_limit(child.pid)
-        process = Process(self, child.pid, launch.env, stdout, stderr)
+        process = Process(self, child.pid, launch, stdout, stderr)
         self._processes[child.pid] = process
         self.collect()
         return process
@@ -138,9 +141,7 @@ class Reaper:
 class Process:
     """A kernel's process, and what it has started. Made by `Reaper.spawn` alone."""
 
-    def __init__(
-        self, reaper: Reaper, pid: int, env: Mapping[str, str], stdout: int, stderr: int
-    ) -> None:
+    def __init__(self, reaper: Reaper, pid: int, launch: Launch, stdout: int, stderr: int) -> None:
         """Take over a child and the reading ends of its output."""
         self.pid: Final = pid
         self.start_time: Final = _platform.process_start_time(pid)
@@ -151,11 +152,14 @@ class Process:
         """Exit code, -N after signal N, None while it runs."""
         self.out_of_memory = MemoryEvidence.NONE
         """Whether the system killed it because memory ran out, once it has exited."""
+        self.startup_succeeded = True
+        """False when the process has exited in its startup step, before it became the kernel."""
         self._reaper = reaper
+        self._startup = launch.startup
         self._marks = frozenset(
-            f"{name}={env[name]}".encode(errors="surrogateescape")
+            f"{name}={launch.env[name]}".encode(errors="surrogateescape")
             for name in (SESSION_MARK, SERVER_MARK)
-            if name in env
+            if name in launch.env
         )
         self._killed_by_us = False
         self._exited = trio.Event()
@@ -278,6 +282,10 @@ class Process:
         """Take note of the exit. Called by the reaper, once."""
         if returncode == -signal.SIGKILL and not self._killed_by_us:
             self.out_of_memory = memory.evidence(self.pid)
+        if self._startup is not None:
+            marker = Path(self._startup.marker_path)
+            self.startup_succeeded = marker.exists()
+            marker.unlink(missing_ok=True)
         self.returncode = returncode
         self._exited.set()
 
