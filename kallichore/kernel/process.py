@@ -162,6 +162,7 @@ class Process:
             if name in launch.env
         )
         self._killed_by_us = False
+        self._condemned: dict[int, int] = {}
         self._exited = trio.Event()
 
     async def __aenter__(self) -> Self:
@@ -213,6 +214,9 @@ class Process:
         if self.returncode is None:
             _send(os.killpg, self.pid, signal.SIGKILL)
         for pid in stopped:
+            started = _platform.process_start_time(pid)
+            if started is not None:
+                self._condemned[pid] = started
             _send(os.kill, pid, signal.SIGKILL)
 
     async def stop(self, term_seconds: float) -> None:
@@ -238,7 +242,7 @@ class Process:
         with trio.move_on_after(self._reaper.deadlines.reap_seconds):
             while True:
                 self._reaper.collect()
-                if self.returncode is not None and not self._family():
+                if self.returncode is not None and not self._family() and not self._dying():
                     return
                 self.kill_tree()
                 await self._reaper.pass_done()
@@ -266,6 +270,13 @@ class Process:
                 found.add(orphan)
                 found.update(_platform.descendants(orphan, limit))
         return found
+
+    def _dying(self) -> bool:
+        """Say whether what we have killed is still there; it may have lost all marks already."""
+        for pid, started in list(self._condemned.items()):
+            if _platform.process_start_time(pid) != started:
+                del self._condemned[pid]
+        return bool(self._condemned)
 
     def _is_ours(self, orphan: int) -> bool:
         """Say whether an adopted process comes from ours: by its mark, or else by its session."""
