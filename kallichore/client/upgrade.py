@@ -6,14 +6,14 @@ upgrading, bounded farewells, and errors that come bare, without an exception gr
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 import trio
 from trio_websocket import ConnectionRejected, wrap_client_stream
 
-from kallichore.client.errors import ServerGone
+from kallichore.client.errors import ServerGone, UnexpectedAnswer
 from kallichore.client.http import refusal
 
 if TYPE_CHECKING:
@@ -68,13 +68,16 @@ async def open_websocket(
     Raises:
         ServerGone: if nobody answers, the server hangs up, or is not done in time.
         RequestFailed: if it refuses.
+        UnexpectedAnswer: if what answers is no WebSocket server.
     """
     ended_by: BaseException | None = None
     upgrade = trio.CancelScope(deadline=trio.current_time() + bounds.upgrade_seconds)
     try:
-        async with trio.open_nursery() as nursery:
+        async with AsyncExitStack() as closing, trio.open_nursery() as nursery:
             with upgrade:
-                connection = await _connect(nursery, target, path, upgrade, bounds)
+                stream = await closing.enter_async_context(await _open_stream(target))
+                watched = _WatchedStream(stream, upgrade)
+                connection = await _upgrade(nursery, watched, target, path, bounds)
             if upgrade.cancelled_caught:
                 ended_by = ServerGone(f"The server at {target} did not open the channel.")
             else:
@@ -86,41 +89,32 @@ async def open_websocket(
                     await connection.aclose()
             nursery.cancel_scope.cancel(reason="the channel is closed")
     except BaseExceptionGroup as group:
-        rejections = group.subgroup(ConnectionRejected)
-        if rejections is None:
+        failures = group.subgroup(Exception)
+        if failures is None:  # cancelled, and nothing else
             raise
-        raise _refusal(rejections, path) from None
+        raise _explain(failures, target, path) from group
     if ended_by is not None:
         raise ended_by
 
 
-async def _connect(
-    nursery: trio.Nursery,
-    target: Target,
-    path: str,
-    upgrade: trio.CancelScope,
-    bounds: ClientBounds,
+async def _upgrade(
+    nursery: trio.Nursery, stream: _WatchedStream, target: Target, path: str, bounds: ClientBounds
 ) -> WebSocketConnection:
-    """Connect, and return when the 101 is there; until then ``upgrade`` guards the stream."""
+    """Return when the 101 is there."""
     url = urlsplit(target.base_url)
-    stream = await _open_stream(target)
     headers = []
     if target.token is not None:
         headers.append((b"Authorization", b"Bearer " + target.token.encode()))
-    try:
-        return await wrap_client_stream(
-            nursery,
-            cast("trio.SocketStream", _WatchedStream(stream, upgrade)),
-            url.netloc,
-            url.path + path,
-            extra_headers=headers,
-            message_queue_size=bounds.received_frames,
-            max_message_size=bounds.message_bytes,
-            receive_buffer_size=bounds.receive_bytes,
-        )
-    except BaseException:
-        await trio.aclose_forcefully(stream)
-        raise
+    return await wrap_client_stream(
+        nursery,
+        cast("trio.SocketStream", stream),
+        url.netloc,
+        url.path + path,
+        extra_headers=headers,
+        message_queue_size=bounds.received_frames,
+        max_message_size=bounds.message_bytes,
+        receive_buffer_size=bounds.receive_bytes,
+    )
 
 
 async def _open_stream(target: Target) -> trio.SocketStream:
@@ -133,8 +127,11 @@ async def _open_stream(target: Target) -> trio.SocketStream:
         raise ServerGone(f"No server answers at {target}.") from exc
 
 
-def _refusal(rejections: BaseExceptionGroup[ConnectionRejected], path: str) -> Exception:
-    first = rejections.exceptions[0]
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    return refusal(first.status_code, first.body or b"", path)
+def _explain(group: BaseExceptionGroup[Exception], target: Target, path: str) -> Exception:
+    """Make our error of what trio-websocket's reader died of."""
+    first = group.exceptions[0]
+    if isinstance(first, BaseExceptionGroup):
+        return _explain(first, target, path)
+    if isinstance(first, ConnectionRejected):
+        return refusal(first.status_code, first.body or b"", path)
+    return UnexpectedAnswer(f"{target} does not speak WebSocket as it should: {first}.")

@@ -1,0 +1,1 @@
+"""Tests of `kallichore.client`, against a server that answers as it is told."""
