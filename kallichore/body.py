@@ -25,7 +25,7 @@ SHOWN_CHARACTERS: Final = 80
 NULL: Final = b"null"
 
 PLACE: Final = re.compile(r"^(?P<verdict>.*?)(?: - at `\$?(?P<path>.*)`)?$", re.DOTALL)
-STEP: Final = re.compile(r"\.(?P<name>[^.\[]+)|\[(?P<index>\d+)\]")
+STEP: Final = re.compile(r"\.(?P<name>\w+)|\[(?P<index>\d+)\]")
 MISSING: Final = re.compile(r"^Object missing required field `(?P<name>.*)`$")
 MALFORMED: Final = re.compile(r"^JSON is malformed: (?P<what>.*) \(byte (?P<byte>\d+)\)$")
 HALF_PAIR: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")

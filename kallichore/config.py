@@ -94,6 +94,10 @@ class Limits:
     """Output kept for the answer to a failed start."""
     execute_output_bytes: int = 64 * MIB
     """Outputs collected for one ``/execute``; beyond it the rest is left out."""
+    socket_read_bytes: int = 64 * KIB
+    """One read of a client's connection."""
+    control_frames: int = 16
+    """Pings, pongs and the like that wait to be written to one client."""
     pipe_read_bytes: int = 64 * KIB
     """One read of a kernel's stdout or stderr."""
     head_bytes: int = 64 * KIB
@@ -138,6 +142,8 @@ class Deadlines:
     """A kernel's time to obey SIGTERM before SIGKILL."""
     reap_seconds: float = 2.0
     """How long a killed process is waited for before it is given up and logged."""
+    last_words_seconds: float = 0.02
+    """How long after its exit a kernel's last messages are still received."""
     drain_seconds: float = 0.5
     """How long the output of a kernel that has exited is still read."""
     shutdown_seconds: float = 10.0
@@ -150,6 +156,8 @@ class Deadlines:
     """How long a heartbeat may stay unanswered before the kernel is offline."""
     adopted_lost_seconds: float = 20.0
     """How long an adopted kernel may be silent before it counts as gone."""
+    adopted_poll_seconds: float = 0.05
+    """Pause between two looks at an adopted kernel that was asked to end."""
     ping_seconds: float = 10.0
     """Pause between two WebSocket pings."""
     ping_patience_seconds: float = 40.0
@@ -231,6 +239,8 @@ class ClientBounds:
     """A server started by us: its orderly shutdown (its own bound is 10 s)."""
     term_seconds: float = 3.0
     """The same server's time to obey SIGTERM before SIGKILL."""
+    last_words_seconds: float = 0.02
+    """How long after its exit a kernel's last messages are still received."""
     drain_seconds: float = 0.5
     """How long the last words of a server that did not start are waited for."""
     server_output_bytes: int = 64 * KIB

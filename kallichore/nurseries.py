@@ -15,7 +15,7 @@ from outcome import Error, Outcome, Value
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["Activity", "SessionGone", "contain", "run_in", "wait_until_quiet"]
+__all__ = ["Activity", "SessionGone", "contain", "hand_over", "run_in", "wait_until_quiet"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -108,3 +108,43 @@ async def wait_until_quiet(activity: Activity, seconds: float) -> None:
             await activity.next()
         if quiet.cancelled_caught:
             return
+
+
+async def hand_over(nursery: trio.Nursery, async_fn: Callable[[], Awaitable[T]]) -> T:
+    """Have ``async_fn`` done in another nursery, and wait for it.
+
+    Unlike with `run_in`, cancelling the caller leaves the work going on; an error that then finds
+    nobody waiting is logged.
+
+    Raises:
+        SessionGone: The nursery was closed already, or was cancelled before the work was done.
+
+    """
+    done, result = trio.Event(), list[Outcome[T]]()
+    caller_waits = True
+
+    async def child() -> None:
+        try:
+            try:
+                try:
+                    result.append(Value(await async_fn()))
+                except Exception as exc:  # noqa: BLE001 (the usual case, handed over bare)
+                    result.append(Error(exc))
+            except* Exception as group:  # noqa: BLE001 (an error mixed with Cancelled)
+                result.append(Error(group))
+        finally:
+            done.set()
+            if not caller_waits and result and isinstance(result[0], Error):
+                log.warning("Nobody waited for an error: %s", result[0].error)
+
+    try:
+        nursery.start_soon(child)
+    except RuntimeError as exc:  # Trio's word for a nursery that has ended
+        raise SessionGone from exc
+    try:
+        await done.wait()
+    finally:
+        caller_waits = False
+    if not result:
+        raise SessionGone
+    return result[0].unwrap()

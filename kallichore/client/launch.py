@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -36,6 +36,7 @@ __all__ = ["LaunchedServer", "launch_server", "open_server"]
 
 DEFAULT_COMMAND: Final = (sys.executable, "-m", "kallichore")
 LONGEST_DIRECTORY: Final = 48
+REPORTED: Final = "The server's handshake"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +76,10 @@ class Tail:
         self.ended.set()
 
     async def _read(self, stream: trio.abc.ReceiveStream) -> None:
-        async for chunk in stream:
-            self._content += chunk
-            del self._content[: -self._limit]
+        async with stream:
+            async for chunk in stream:
+                self._content += chunk
+                del self._content[: -self._limit]
 
 
 @asynccontextmanager
@@ -138,7 +140,7 @@ async def open_server(
             nursery.start_soon(output.follow, process)
             try:
                 details = await _await_handshake(listener, process, output, bounds)
-                target = Target.from_details(details, "The server's handshake")
+                target = _target(details, output)
                 async with Client(target, bounds) as client:
                     try:
                         if lifeline:
@@ -151,6 +153,8 @@ async def open_server(
             except BaseException as exc:  # noqa: BLE001 - raised below, outside of the nursery
                 ended_by = exc
             await _end(process, bounds)
+            with trio.move_on_after(bounds.drain_seconds, shield=True):
+                await output.ended.wait()
             nursery.cancel_scope.cancel(reason="the server has ended")
     if ended_by is not None:
         raise ended_by
@@ -189,13 +193,14 @@ async def _await_handshake(
     with trio.move_on_after(bounds.launch_seconds) as patience:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when_over, process, nursery.cancel_scope)
-            async with await listener.accept() as stream:
-                async for chunk in stream:
-                    content += chunk
+            with suppress(trio.BrokenResourceError):  # its end, or half a report, says it all
+                async with await listener.accept() as stream:
+                    async for chunk in stream:
+                        content += chunk
             nursery.cancel_scope.cancel(reason="the server has reported")
     if content:
         try:
-            return decode_details(bytes(content), "The server's handshake")
+            return decode_details(bytes(content), REPORTED)
         except BadTarget as exc:
             raise LaunchFailed(str(exc), str(output)) from exc
     if patience.cancelled_caught:
@@ -205,6 +210,13 @@ async def _await_handshake(
             await output.ended.wait()
         said = f"The server ended with exit code {process.returncode} instead of starting."
     raise LaunchFailed(said, str(output))
+
+
+def _target(details: ConnectionDetails, output: Tail) -> Target:
+    try:
+        return Target.from_details(details, REPORTED)
+    except BadTarget as exc:
+        raise LaunchFailed(str(exc), str(output)) from exc
 
 
 async def _cancel_when_over(process: trio.Process, scope: trio.CancelScope) -> None:

@@ -113,7 +113,6 @@ class Door:
             connection.stream,
             connection.inbound.rest(),
             self._config.limits,
-            self._config.deadlines,
         )
         try:
             await session.attach(websocket, accepted.after)

@@ -1,0 +1,326 @@
+"""What is said in a session: the one road between kernel and client, and who is at its two ends.
+
+The core decides (`SessionState`), this carries it out: messages and events become frames in the
+outbox, requests go to the run. It outlives runs and clients.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from kallichore.errors import BadRequest
+from kallichore.frontend import Frontend
+from kallichore.models import Resumed, Status, StatusChange
+from kallichore.nurseries import Activity
+from kallichore.outbox import MemoryBudget, Outbox
+from kallichore.protocol import envelope
+from kallichore.protocol.compose import in_the_kernels_place, reply
+from kallichore.protocol.events import (
+    Announce,
+    Answer,
+    ChangeStatus,
+    ClientRequested,
+    Deliver,
+    Drain,
+    Finish,
+    HeartbeatBack,
+    HeartbeatLost,
+    InfoRequested,
+    KernelAnswered,
+    LocateKernel,
+    Refuse,
+    Send,
+    SendFailed,
+    Settled,
+    TakeInfo,
+)
+from kallichore.protocol.execution import Execution, Origin
+from kallichore.protocol.message import Channel, KernelMessage
+from kallichore.protocol.session_state import SessionState
+from kallichore.protocol.wire import BadSignature, Signer, WireError, parse
+from kallichore.stamps import new_id, now_ms, now_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from kallichore.config import Deadlines, Limits
+    from kallichore.frontend import Peer
+    from kallichore.kernel.run import KernelRun
+    from kallichore.models import ConnectionInfo, ExecutionHistoryEntry
+    from kallichore.protocol.events import Effect, Event
+    from kallichore.spool import Dropped
+
+__all__ = ["Conversation", "Counters"]
+
+log = logging.getLogger(__name__)
+_EVICTED = "Another client is connecting to this session."
+
+
+class Counters(msgspec.Struct):
+    """What went by, for metrics and diagnostics."""
+
+    from_kernel: int = 0
+    to_kernel: int = 0
+    bytes_from_kernel: int = 0
+    bytes_to_kernel: int = 0
+    bad_signatures: int = 0
+    malformed: int = 0
+    unusable_frames: int = 0
+
+
+class Conversation:
+    """One session's talk, over all its runs and clients."""
+
+    def __init__(
+        self,
+        session_id: str,
+        username: str,
+        limits: Limits,
+        deadlines: Deadlines,
+        budget: MemoryBudget,
+        spool_directory: Path,
+        locate: Callable[[], None],
+    ) -> None:
+        """Begin with neither a kernel nor a client. ``locate`` reads the working directory."""
+        self._session_id = session_id
+        self._username = username
+        self._limits = limits
+        self._deadlines = deadlines
+        self._locate = locate
+        self._takeover = trio.Lock()
+        self.state = SessionState(limits)
+        self.outbox = Outbox(limits, budget, spool_directory, self._dropped_notice)
+        self.frontend: Frontend | None = None
+        self.run: KernelRun | None = None
+        self.kernel_info = b"{}"
+        self.history: deque[ExecutionHistoryEntry] = deque(maxlen=limits.history_entries)
+        self.counters = Counters()
+        self.status_since = trio.current_time()
+        self.status_changed = Activity()
+        self.came_or_went = Activity()
+        """A client connected or left, or the session became idle or exited."""
+        self._waiters: dict[int, trio.Event] = {}
+
+    # -- from the kernel (a `RunHost`) ----------------------------------------------------------
+
+    def from_kernel(self, channel: Channel, batch: list[list[bytes]], signer: Signer) -> None:
+        """Take a batch of messages all the way to the outbox. The road: nothing here waits."""
+        receive, append, encode = self.state.receive, self.outbox.append, envelope.encode
+        self.counters.from_kernel += len(batch)
+        for frames in batch:
+            try:
+                message = parse(channel, frames, signer)
+            except WireError as error:
+                self._bad_message(channel, error)
+                continue
+            for effect in receive(message):
+                if type(effect) is Deliver:
+                    delivered = effect.message
+                    frame = encode(delivered)
+                    self.counters.bytes_from_kernel += len(frame)
+                    append(frame, droppable=delivered.msg_type == "stream")
+                else:
+                    self._carry_out(effect)
+
+    def _bad_message(self, channel: Channel, error: WireError) -> None:
+        if isinstance(error, BadSignature):
+            self.counters.bad_signatures += 1
+            first = self.counters.bad_signatures == 1
+        else:
+            self.counters.malformed += 1
+            first = self.counters.malformed == 1
+        log.log(
+            logging.WARNING if first else logging.DEBUG,
+            "a message of the kernel on %s was dropped: %s",
+            channel,
+            error,
+        )
+
+    def output(self, stream: str, text: str) -> None:
+        """See `RunHost`."""
+        frame = envelope.kernel_event("output", (stream, text))
+        self.outbox.append(frame, droppable=True)
+
+    def registered(self, connection: ConnectionInfo) -> None:
+        """See `RunHost`."""
+        self.announce("handshakeCompleted", (self._session_id, connection))
+
+    def info_requested(self, msg_id: str) -> None:
+        """See `RunHost`."""
+        self.receive(InfoRequested(msg_id))
+
+    def kernel_answered(self) -> None:
+        """See `RunHost`."""
+        self.receive(KernelAnswered())
+
+    def heartbeat_lost(self) -> None:
+        """See `RunHost`."""
+        self.receive(HeartbeatLost())
+
+    def heartbeat_back(self) -> None:
+        """See `RunHost`."""
+        self.receive(HeartbeatBack())
+
+    # -- from clients ---------------------------------------------------------------------------
+
+    def from_client(self, text: str) -> None:
+        """Take a client's text frame to the kernel, or to the queue."""
+        try:
+            message = envelope.decode(
+                text, session_id=self._session_id, username=self._username, now=now_text
+            )
+        except envelope.Unusable as error:
+            self.counters.unusable_frames += 1
+            log.warning("a frame of the client was dropped: %s", error)
+            self._refuse(str(error))
+            return
+        self.receive(ClientRequested(message, Origin(now_ms())))
+
+    def _refuse(self, why: str) -> None:
+        """Tell a client that resumes; others know nothing of such news."""
+        if self.frontend is not None and self.frontend.resuming:
+            self.announce("error", BadRequest(why).to_model())
+
+    # -- deciding and doing ---------------------------------------------------------------------
+
+    def receive(self, event: Event) -> None:
+        """Let the core decide, and carry out what it says."""
+        for effect in self.state.receive(event):
+            self._carry_out(effect)
+
+    def _carry_out(self, effect: Effect) -> None:  # noqa: C901 (one case an effect)
+        match effect:
+            case Deliver(message):
+                self._deliver(message)
+            case Send(message):
+                sent = self.run is not None and self.run.send(message)
+                self.counters.to_kernel += 1
+                self.counters.bytes_to_kernel += message.size
+                if not sent:
+                    self.receive(SendFailed(message))
+            case Announce(key, value):
+                self.announce(key, value)
+            case ChangeStatus(status, reason):
+                self._change_status(status, reason)
+            case Answer(message, status, why, busy):
+                write = partial(self._write, session=self._session_id)
+                for answer in in_the_kernels_place(message, status, why, busy=busy, write=write):
+                    self._deliver(answer)
+            case Finish(execution):
+                self._finish(execution)
+            case Drain(channel, message):
+                if self.run is not None:
+                    self.run.drain(channel)
+                self.receive(Settled(message))
+            case LocateKernel():
+                self._locate()
+            case TakeInfo(content):
+                self.kernel_info = content
+                if self.run is not None:
+                    self.run.info_received()
+            case Refuse(why):
+                self._refuse(why)
+
+    def _deliver(self, message: KernelMessage) -> None:
+        self.outbox.append(envelope.encode(message), droppable=message.msg_type == "stream")
+
+    def announce(self, key: str, value: object) -> None:
+        """Queue a kernel event (CONTRACT 5.3) to the client."""
+        self.outbox.append(envelope.kernel_event(key, value))
+
+    def _change_status(self, status: Status, reason: str | None) -> None:
+        log.info("session is %s: %s", status, reason)
+        self.announce("status", StatusChange(status=status, reason=reason))
+        self.status_since = trio.current_time()
+        self.status_changed.note()
+        if status in {Status.IDLE, Status.EXITED}:
+            self.came_or_went.note()
+
+    def _write(
+        self, channel: Channel, msg_type: str, content: object, parent: bytes, *, session: str
+    ) -> KernelMessage:
+        return reply(
+            channel,
+            msg_type,
+            content,
+            parent,
+            msg_id=new_id(),
+            session=session,
+            username=self._username,
+            date=now_text(),
+        )
+
+    def _dropped_notice(self, dropped: Dropped) -> bytes:
+        text = (
+            f"\n[Kallichore: {dropped.frames} pieces of output ({dropped.size} bytes) were dropped "
+            "here, because too much was waiting to be read]\n"
+        )
+        content = {"name": "stderr", "text": text}
+        message = self._write(Channel.IOPUB, "stream", content, b"null", session=self._session_id)
+        return envelope.encode(message)
+
+    # -- executions -----------------------------------------------------------------------------
+
+    def _finish(self, execution: Execution) -> None:
+        if execution.ran and not execution.request.silent:
+            self.history.append(execution.history_entry())
+        waiter = self._waiters.pop(id(execution), None)
+        if waiter is not None:
+            waiter.set()
+
+    def inject(self, execution: Execution) -> trio.Event:
+        """Send a request of the server's own; the event is set when it is over."""
+        over = self._waiters[id(execution)] = trio.Event()
+        self.receive(ClientRequested(execution.message, execution.origin, execution))
+        return over
+
+    def forget(self, execution: Execution) -> None:
+        """Nobody waits for the end of this one any more."""
+        self._waiters.pop(id(execution), None)
+
+    # -- clients --------------------------------------------------------------------------------
+
+    async def attach(self, peer: Peer, after: int | None) -> None:
+        """Serve a client until it is gone; the newest evicts the one before (CONTRACT 5.1).
+
+        ``after`` is the number of the last frame that a resuming client has. Cancelling says
+        farewell within `Deadlines.close_seconds`.
+        """
+        frontend = Frontend(
+            peer,
+            self.outbox,
+            self.from_client,
+            self._limits,
+            self._deadlines,
+            None if after is None else envelope.with_seq,
+        )
+        try:
+            async with self._takeover:
+                if self.frontend is not None:
+                    event = envelope.kernel_event("clientDisconnected", _EVICTED)
+                    self.frontend.dismiss(1000, _EVICTED, event)
+                    await self.frontend.released.wait()
+                first = self._begin(after)
+                self.frontend = frontend
+            self.came_or_went.note()
+            await frontend.run(first)
+        finally:
+            peer.abort()
+            frontend.released.set()
+            if self.frontend is frontend:
+                self.frontend = None
+            self.came_or_went.note()
+
+    def _begin(self, after: int | None) -> bytes:
+        oldest = self.outbox.begin(after)
+        if after is None or oldest is None:
+            return b""
+        gap = envelope.kernel_event("resumed", Resumed(after=after, oldest=oldest))
+        return envelope.with_seq(gap, after)

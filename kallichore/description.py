@@ -1,0 +1,82 @@
+"""How a session looks from outside: the `ActiveSession` of the API."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import trio
+
+from kallichore.models import ActiveSession, ExecutionQueue, Status
+from kallichore.protocol.envelope import request_json
+
+if TYPE_CHECKING:
+    from kallichore.session import Session
+
+__all__ = ["describe"]
+
+_RECENT: Final = 3
+"""History entries shown in a session's description."""
+
+
+class _Positron(msgspec.Struct):
+    input_prompt: str | None = None
+    continuation_prompt: str | None = None
+
+
+class _Language(msgspec.Struct):
+    positron: _Positron | None = None
+
+
+class _KernelInfo(msgspec.Struct):
+    language_info: _Language | None = None
+
+
+def describe(session: Session) -> ActiveSession:
+    """Describe a session as it is now."""
+    spec, talk = session.spec, session.talk
+    queue = talk.state.queue
+    prompts = _prompts(talk.kernel_info)
+    seconds = int(trio.current_time() - talk.status_since)
+    busy = session.status is Status.BUSY
+    resuming = session.socket_path if session.connected else None
+    return ActiveSession(
+        session_id=session.id,
+        argv=spec.argv,
+        process_id=session.process_id,
+        username=spec.username,
+        display_name=spec.display_name,
+        language=spec.language,
+        interrupt_mode=spec.interrupt_mode,
+        initial_env=session.initial_env,
+        connected=session.connected,
+        started=session.created,
+        session_mode=spec.session_mode,
+        working_directory=session.working_directory,
+        notebook_uri=spec.notebook_uri,
+        input_prompt=prompts.input_prompt or spec.input_prompt,
+        continuation_prompt=prompts.continuation_prompt or spec.continuation_prompt,
+        execution_queue=ExecutionQueue(
+            active=msgspec.UNSET
+            if queue.active is None
+            else msgspec.Raw(request_json(queue.active.message)),
+            length=len(queue.held),
+            pending=[msgspec.Raw(request_json(held.message)) for held in queue.held],
+        ),
+        status=session.status,
+        kernel_info=msgspec.Raw(talk.kernel_info),
+        resource_usage=session.resource_usage,
+        idle_seconds=0 if busy else seconds,
+        busy_seconds=seconds if busy else 0,
+        socket_path=None if resuming is None else str(resuming),
+        history=list(talk.history)[-_RECENT:],
+        last_exit=session.last_exit,
+    )
+
+
+def _prompts(kernel_info: bytes) -> _Positron:
+    try:
+        info = msgspec.json.decode(kernel_info, type=_KernelInfo)
+    except (ValueError, RecursionError):
+        return _Positron()
+    return (info.language_info or _Language()).positron or _Positron()

@@ -1,0 +1,288 @@
+"""A client on a session's channel: reader, writer and pings, from its upgrade to its farewell."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kallichore.config import Deadlines, Limits
+    from kallichore.outbox import Outbox
+
+__all__ = ["Closed", "Frontend", "HalfClosed", "Peer", "PeerGone", "Ping", "Pong", "Text"]
+
+log = logging.getLogger(__name__)
+NORMAL: Final = 1000
+GOING_AWAY: Final = 1001
+
+
+class PeerGone(Exception):
+    """The connection is broken: nothing can be read or written any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A whole text message."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """A ping to be answered."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """An answer to one of our pings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The peer is done, or has broken the protocol: say farewell with this code."""
+
+    code: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HalfClosed:
+    """The peer will send no more, without a close frame; it may still read, or be dead."""
+
+
+class Peer(Protocol):
+    """A WebSocket after its handshake, as `kallichore.web.websocket` makes them."""
+
+    sent: int
+    """Bytes of the data given to `send` last that the operating system has taken."""
+
+    async def receive(self) -> list[Text | Ping | Pong | Closed | HalfClosed]:
+        """Give what arrived; raises `PeerGone`."""
+
+    async def send(self, data: bytes) -> None:
+        """Write; on any exit `sent` says how far it came. Raises `PeerGone`."""
+
+    def ping_frame(self, payload: bytes) -> bytes:
+        """Make a ping."""
+
+    def pong_frame(self, payload: bytes) -> bytes:
+        """Make a pong."""
+
+    def close_frame(self, code: int, reason: str) -> bytes:
+        """Make a close frame; empty if one was made already."""
+
+    async def linger(self) -> None:
+        """Close the sending side and wait until the peer has closed its own."""
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+
+
+class _End(Enum):
+    PEER = "the peer said goodbye, or will get ours"
+    BROKEN = "the connection is broken"
+    OURS = "cancelled by us"
+
+
+class Frontend:
+    """One client of one session. Runs in the session's nursery; the newest evicts the others."""
+
+    def __init__(
+        self,
+        peer: Peer,
+        outbox: Outbox,
+        from_client: Callable[[str], None],
+        limits: Limits,
+        deadlines: Deadlines,
+        with_seq: Callable[[bytes, int], bytes] | None,
+    ) -> None:
+        """Take over a connection. ``with_seq`` numbers the frames of a client that resumes."""
+        self._peer = peer
+        self._outbox = outbox
+        self._from_client = from_client
+        self._limits = limits
+        self._deadlines = deadlines
+        self._with_seq = with_seq
+        self._scope = trio.CancelScope()
+        self._urgent: list[bytes] = []
+        self._unsent = b""  # the rest of a frame that is half out
+        self._unsent_is_ours = False  # it is a control frame, not one of the outbox
+        self._caught_up = trio.Event()
+        self._last_sign = 0.0
+        self._pings = 0
+        self._end = _End.OURS
+        self._farewell = Closed(GOING_AWAY, "the server is shutting down")
+        self._last_words = b""
+        self.resuming = with_seq is not None
+        self.released = trio.Event()
+        """Set when this client no longer takes frames from the outbox."""
+
+    def dismiss(self, code: int, reason: str, last_words: bytes = b"") -> None:
+        """End this client: its last frame, then a close frame with the given code."""
+        if not self._scope.cancel_called:
+            self._farewell, self._last_words = Closed(code, reason), last_words
+            self._scope.cancel(reason=reason)
+
+    async def run(self, oldest: bytes = b"") -> None:
+        """Serve the client until it is gone or dismissed; then say farewell, within a bound.
+
+        ``oldest`` is a frame to send before everything else.
+        """
+        if oldest:
+            self._urgent.append(oldest)
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._read, name="reader")
+                    nursery.start_soon(self._write, name="writer")
+                    nursery.start_soon(self._ping, name="pings")
+        finally:
+            with trio.move_on_after(self._deadlines.close_seconds, shield=True):
+                await self._say_farewell()
+            self.released.set()
+            self._peer.abort()
+
+    def _stop(self, end: _End) -> None:
+        self._end = end
+        self._scope.cancel(reason=end.value)
+
+    # -- in -------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                for event in await self._peer.receive():
+                    match event:
+                        case Text(text):
+                            self._sign_of_life()
+                            self._from_client(text)
+                        case Ping(payload):
+                            self._sign_of_life()
+                            self._urge(self._peer.pong_frame(payload))
+                        case Pong():
+                            self._sign_of_life()
+                        case Closed():
+                            self._farewell = event
+                            self._stop(_End.PEER)
+                            return
+                        case HalfClosed():
+                            await self._send_what_is_queued()
+                            self._farewell = Closed(NORMAL)
+                            self._stop(_End.PEER)
+                            return
+        except PeerGone:
+            self._stop(_End.BROKEN)
+
+    def _sign_of_life(self) -> None:
+        self._last_sign = trio.current_time()
+
+    async def _send_what_is_queued(self) -> None:
+        self._caught_up = trio.Event()
+        self._outbox.poke()
+        with trio.move_on_after(self._deadlines.close_seconds):
+            await self._caught_up.wait()
+
+    # -- out ------------------------------------------------------------------------------------
+
+    def _urge(self, frame: bytes) -> None:
+        """Send a control frame between two batches. A peer that asks for many gets the last few."""
+        self._urgent.append(frame)
+        del self._urgent[: -self._limits.control_frames]
+        self._outbox.poke()
+
+    async def _write(self) -> None:
+        outbox, size = self._outbox, self._limits.write_bytes
+        try:
+            while True:
+                if self._urgent:
+                    urgent, self._urgent = b"".join(self._urgent), []
+                    await self._send(urgent, [])
+                taken = outbox.take(size)
+                if not taken:
+                    self._caught_up.set()
+                    await outbox.wait()
+                    continue
+                frames = [numbered.frame for numbered in taken]
+                if self._with_seq is not None:
+                    frames = [self._with_seq(frame, seq) for seq, frame in taken]
+                await self._send(frames[0] if len(frames) == 1 else b"".join(frames), frames)
+        except PeerGone:
+            self._stop(_End.BROKEN)
+
+    async def _send(self, data: bytes, frames: list[bytes]) -> None:
+        """Write, and release what has been written whole, also when it ends half way."""
+        try:
+            await self._peer.send(data)
+        except BaseException:
+            self._unsent = self._release_sent(data, frames, self._peer.sent)
+            self._unsent_is_ours = not frames
+            raise
+        self._outbox.release(len(frames))
+        self._sign_of_life()
+
+    def _release_sent(self, data: bytes, frames: list[bytes], sent: int) -> bytes:
+        """Release the frames that are out; give the rest of the one that is half out."""
+        end = 0
+        for count, frame in enumerate(frames):
+            if sent <= end:
+                self._outbox.release(count)
+                return b""
+            end += len(frame)
+            if sent < end:
+                self._outbox.release(count)
+                return data[sent:end]
+        self._outbox.release(len(frames))
+        return b"" if frames or sent == 0 else data[sent:]
+
+    # -- signs of life --------------------------------------------------------------------------
+
+    async def _ping(self) -> None:
+        """Ping at a steady pace; drop a peer that has shown no sign of life for too long.
+
+        A write that completes is a sign, so a slow reader is no dead one.
+        """
+        self._sign_of_life()
+        deadlines = self._deadlines
+        next_ping = trio.current_time()
+        while True:
+            now = trio.current_time()
+            if now >= next_ping:
+                self._pings += 1
+                self._urge(self._peer.ping_frame(self._pings.to_bytes(8, "big")))
+                next_ping = now + deadlines.ping_seconds
+            patience = self._last_sign + deadlines.ping_patience_seconds
+            if now >= patience:
+                log.info("a client showed no sign of life for too long and is dropped")
+                self._stop(_End.BROKEN)
+                return
+            await trio.sleep_until(min(next_ping, patience))
+
+    # -- the end --------------------------------------------------------------------------------
+
+    async def _say_farewell(self) -> None:
+        """Finish the frame that is half out, say the last words, close, wait for the peer."""
+        if self._end is _End.BROKEN:
+            return
+        close = self._peer.close_frame(self._farewell.code, self._farewell.reason)
+        rest = self._unsent
+        try:
+            await self._peer.send(rest + self._last_words + close)
+            self._release_rest(rest)
+            rest = b""
+            self.released.set()
+            await self._peer.linger()
+        except PeerGone:
+            self._release_rest(rest)
+
+    def _release_rest(self, rest: bytes) -> None:
+        """Release the frame that was half out if its rest is out now."""
+        if rest and not self._unsent_is_ours and self._peer.sent >= len(rest):
+            self._outbox.release(1)

@@ -1,0 +1,145 @@
+"""The ZeroMQ sockets of one kernel's life: shell, control, stdin, iopub, and its heartbeat."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
+import zmq
+
+from kallichore.kernel.zmq_socket import ZmqSocket
+from kallichore.protocol.message import Channel
+from kallichore.protocol.wire import Signer, serialize
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kallichore.config import Deadlines, Limits
+    from kallichore.models import ConnectionInfo
+    from kallichore.protocol.message import ClientMessage
+
+__all__ = ["Channels", "HeartbeatListener"]
+
+RECONNECT_MS: Final = 5
+"""How soon libzmq knocks again at a port where no kernel listens yet."""
+
+
+
+class HeartbeatListener(Protocol):
+    """Who wants to know about the heartbeat."""
+
+    def heartbeat_lost(self) -> None:
+        """The kernel has been silent for `Deadlines.heartbeat_patience_seconds`."""
+
+    def heartbeat_back(self) -> None:
+        """The kernel answers (again)."""
+
+
+class Channels:
+    """Four message channels and a heartbeat, each a task of its own; none blocks another."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        connection: ConnectionInfo,
+        identity: bytes,
+        limits: Limits,
+        deadlines: Deadlines,
+        handle: Callable[[Channel, list[list[bytes]]], None],
+    ) -> None:
+        """Connect everything but the heartbeat; nobody needs to listen there yet."""
+        self._context = context
+        self._deadlines = deadlines
+        self._base = f"{connection.transport}://{connection.ip}:"
+        self._heartbeat_port = connection.hb_port
+        self.signer = Signer(connection.key)
+        ports = {
+            Channel.IOPUB: connection.iopub_port,
+            Channel.SHELL: connection.shell_port,
+            Channel.CONTROL: connection.control_port,
+            Channel.STDIN: connection.stdin_port,
+        }
+        self._sockets: dict[Channel, ZmqSocket] = {}
+        try:
+            for channel, port in ports.items():
+                self._sockets[channel] = ZmqSocket(
+                    self._connect(channel, port, identity),
+                    limits,
+                    lambda batch, channel=channel: handle(channel, batch),  # type: ignore[misc]
+                )
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self, channel: Channel, port: int, identity: bytes) -> zmq.Socket[bytes]:
+        kind = zmq.SUB if channel is Channel.IOPUB else zmq.DEALER
+        socket = self._socket(kind)
+        if kind == zmq.SUB:
+            # What libzmq does not queue for us the kernel would have to drop (FINDINGS 5).
+            socket.set(zmq.RCVHWM, 0)
+            socket.set(zmq.SUBSCRIBE, b"")
+        else:
+            socket.set(zmq.ROUTING_ID, identity)
+        socket.connect(self._base + str(port))
+        return socket
+
+    def _socket(self, kind: int) -> zmq.Socket[bytes]:
+        socket: zmq.Socket[bytes] = self._context.socket(kind)
+        socket.set(zmq.LINGER, 0)
+        socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
+        return socket
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Begin to receive, in tasks of the given nursery."""
+        for channel, socket in self._sockets.items():
+            nursery.start_soon(socket.run, name=f"pump {channel}")
+
+    def send(self, message: ClientMessage) -> bool:
+        """Sign and send, or queue behind what waits; False if too much waits already."""
+        return self._sockets[message.channel].send(serialize(message, self.signer))
+
+    def drain(self, channel: Channel) -> None:
+        """Handle what waits on one channel now."""
+        self._sockets[channel].drain()
+
+    def close(self) -> None:
+        """Close the sockets. What the kernel has not taken is lost."""
+        for socket in self._sockets.values():
+            socket.close()
+
+    async def watch_heartbeat(self, listener: HeartbeatListener) -> None:
+        """Ask the kernel for a sign of life again and again, until cancelled.
+
+        A missed beat is asked for again on a new socket, so that a lost connection heals.
+        """
+        alive = True
+        while True:
+            socket = self._socket(zmq.REQ)
+            try:
+                socket.connect(self._base + str(self._heartbeat_port))
+                while await self._beat(socket):
+                    if not alive:
+                        alive = True
+                        listener.heartbeat_back()
+                    await trio.sleep(self._deadlines.heartbeat_pause_seconds)
+            finally:
+                socket.close()
+            if alive:
+                alive = False
+                listener.heartbeat_lost()
+
+    async def _beat(self, socket: zmq.Socket[bytes]) -> bool:
+        """Send one beat; whether it came back in time."""
+        with trio.move_on_after(self._deadlines.heartbeat_patience_seconds) as patience:
+            await _until(socket, zmq.POLLOUT)
+            socket.send(b"ping", zmq.NOBLOCK)
+            await _until(socket, zmq.POLLIN)
+            socket.recv_multipart(zmq.NOBLOCK)
+        return not patience.cancelled_caught
+
+
+async def _until(socket: zmq.Socket[bytes], event: int) -> None:
+    """Wait for an event of a socket that only this task touches."""
+    fd = int(socket.getsockopt(zmq.FD))
+    while not int(socket.getsockopt(zmq.EVENTS)) & event:
+        await trio.lowlevel.wait_readable(fd)

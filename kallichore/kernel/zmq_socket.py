@@ -1,0 +1,137 @@
+"""A ZeroMQ socket under Trio, driven as its file descriptor wants to be driven.
+
+A ZeroMQ descriptor is edge-triggered, shared by both directions, and any call on the socket may
+swallow the edge. So one task, the pump, owns the wait; it asks EVENTS before it waits, and others
+who touch the socket kick it when they see that something is due.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import trio
+import zmq
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from kallichore.config import Limits
+
+__all__ = ["ZmqSocket"]
+
+Frames = list[bytes]
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_POLLIN: Final = int(zmq.POLLIN)
+_POLLOUT: Final = int(zmq.POLLOUT)
+
+
+class ZmqSocket:
+    """A socket whose messages go to ``handle`` in batches, and which can be sent to at any time.
+
+    Owned by whoever made it; `close` it when the pump has ended. Not for other threads.
+    """
+
+    def __init__(
+        self, socket: zmq.Socket[bytes], limits: Limits, handle: Callable[[list[Frames]], None]
+    ) -> None:
+        """Take over a socket that is connected, or about to be."""
+        self._socket = socket
+        self._limits = limits
+        self._handle = handle
+        self._fd = int(socket.getsockopt(zmq.FD))
+        self._unsent: deque[Sequence[bytes]] = deque()
+        self._unsent_bytes = 0
+        self._wait: trio.CancelScope | None = None
+        self._closed = False
+
+    async def run(self) -> None:
+        """Receive, and send what waits, until cancelled.
+
+        `handle` is called with one batch at a time and must not wait. Between batches other tasks
+        get their turn. Cancellation loses nothing: messages leave the socket only to be handled.
+        """
+        while True:
+            if self._receive() | self._flush():
+                await trio.lowlevel.checkpoint()
+                continue
+            # Asking re-arms the descriptor; what it answers must not be dropped.
+            events = int(self._socket.getsockopt(zmq.EVENTS))
+            if events & _POLLIN or (self._unsent and events & _POLLOUT):
+                continue
+            with trio.CancelScope() as self._wait:
+                await trio.lowlevel.wait_readable(self._fd)
+            self._wait = None
+
+    def drain(self) -> None:
+        """Handle what waits now, up to one batch, from a task that is not the pump."""
+        self._receive()
+        self._kick()
+
+    def send(self, frames: Sequence[bytes]) -> bool:
+        """Send in order, now or when the socket takes it; False if too much waits already."""
+        if self._unsent:
+            return self._postpone(frames)
+        try:
+            self._socket.send_multipart(frames, _NOBLOCK)
+        except zmq.Again:
+            return self._postpone(frames)
+        finally:
+            self._kick()
+        return True
+
+    def close(self, linger_ms: int = 0) -> None:
+        """Close, waking a pump that waits. What could not be sent is lost after ``linger_ms``."""
+        if not self._closed:
+            self._closed = True
+            trio.lowlevel.notify_closing(self._fd)
+            self._socket.close(linger_ms)
+
+    def _receive(self) -> bool:
+        """Take a batch and handle it; whether there was any."""
+        batch: list[Frames] = []
+        receive = self._socket.recv_multipart
+        room, size = self._limits.batch_messages, self._limits.batch_bytes
+        try:
+            while room and size > 0:
+                frames = receive(_NOBLOCK)
+                batch.append(frames)
+                room -= 1
+                size -= len(frames[-1])
+        except zmq.Again:
+            pass
+        if not batch:
+            return False
+        self._handle(batch)
+        return True
+
+    def _flush(self) -> bool:
+        sent = False
+        while self._unsent and not self._closed:
+            try:
+                self._socket.send_multipart(self._unsent[0], _NOBLOCK)
+            except zmq.Again:
+                break
+            self._unsent_bytes -= sum(map(len, self._unsent.popleft()))
+            sent = True
+        return sent
+
+    def _postpone(self, frames: Sequence[bytes]) -> bool:
+        size = sum(map(len, frames))
+        if (
+            len(self._unsent) >= self._limits.client_messages_waiting
+            or self._unsent_bytes + size > self._limits.client_bytes_waiting
+        ):
+            return False
+        self._unsent.append(frames)
+        self._unsent_bytes += size
+        self._kick()
+        return True
+
+    def _kick(self) -> None:
+        """Wake the pump if it sleeps through something that another call has noticed."""
+        if self._wait is None or self._closed:
+            return
+        events = int(self._socket.getsockopt(zmq.EVENTS))
+        if events & _POLLIN or (self._unsent and events & _POLLOUT):
+            self._wait.cancel(reason="the socket has something to do")

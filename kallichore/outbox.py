@@ -1,0 +1,200 @@
+"""What a session's client has yet to read: finished WebSocket frames, in memory, then on disk.
+
+Frames are numbered from 1 in the order they were appended. A frame stays until `release` says that
+its write has completed, so a dying connection loses at most what the operating system had taken.
+Beyond the memory bound frames go to the spool; beyond the disk bound, or when the disk is full,
+stream output makes way, never a reply or a status (CONTRACT 5.4).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from kallichore.spool import Dropped, Numbered, Spool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from kallichore.config import Limits
+
+__all__ = ["MemoryBudget", "Outbox"]
+
+_OVERHEAD: Final = 120
+"""What keeping one frame costs beside its bytes: object headers and the queue's own entry."""
+
+
+class MemoryBudget:
+    """Bytes that the outboxes of all sessions keep in memory together."""
+
+    def __init__(self, limit: int) -> None:
+        """Allow ``limit`` bytes in all."""
+        self.limit = limit
+        self.used = 0
+
+
+class Outbox:
+    """One session's undelivered frames. One reader at a time, any number of writers."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        budget: MemoryBudget,
+        spool_directory: Path,
+        notice: Callable[[Dropped], bytes],
+    ) -> None:
+        """Begin empty; ``notice`` makes the frame that tells a client what was dropped."""
+        self._limits = limits
+        self._budget = budget
+        self._notice = notice
+        self._queue: deque[Numbered] = deque()
+        self._in_flight: list[Numbered] = []
+        self._memory = 0
+        self._spool = Spool(spool_directory, limits)
+        self._tail: deque[Numbered] = deque()
+        self._tail_bytes = 0
+        self._keep_tail = False
+        self._waiter: trio.Event | None = None
+        self.last_seq = 0
+        self.dropped_frames = 0
+
+    def __len__(self) -> int:
+        """Frames in memory that wait."""
+        return len(self._queue) + len(self._in_flight)
+
+    @property
+    def spooled_bytes(self) -> int:
+        """Bytes on disk."""
+        return self._spool.size
+
+    @property
+    def empty(self) -> bool:
+        """Whether the client has everything."""
+        return not (self._queue or self._in_flight or self._spool)
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def append(self, frame: bytes, *, droppable: bool = False) -> None:
+        """Add a frame and wake the reader. Never waits."""
+        self.last_seq += 1
+        cost = len(frame) + _OVERHEAD
+        if (
+            self._spool
+            or (self._memory + cost > self._limits.outbox_memory_bytes and self._queue)
+            or self._budget.used + cost > self._budget.limit
+        ):
+            self._spool.append(self.last_seq, frame, droppable=droppable)
+        else:
+            self._memory += cost
+            self._budget.used += cost
+            self._queue.append(Numbered(self.last_seq, frame))
+        if self._waiter is not None:
+            self._waiter.set()
+
+    def poke(self) -> None:
+        """Wake the reader without a frame."""
+        if self._waiter is not None:
+            self._waiter.set()
+
+    # -- reading --------------------------------------------------------------------------------
+
+    async def wait(self) -> None:
+        """Return when there may be something to take, or after `poke`.
+
+        Cancellation is harmless.
+        """
+        self._waiter = trio.Event()
+        try:
+            await self._waiter.wait()
+        finally:
+            self._waiter = None
+
+    def take(self, size: int) -> list[Numbered]:
+        """Give the next frames, up to about ``size`` bytes, at least one if there is any.
+
+        They stay in the outbox until they are released.
+        """
+        if not self._queue and self._spool:
+            self._load()
+        queue, taken = self._queue, self._in_flight
+        while queue and size > 0:
+            numbered = queue.popleft()
+            size -= len(numbered.frame)
+            taken.append(numbered)
+        return taken
+
+    def release(self, count: int) -> None:
+        """Forget the first ``count`` frames taken: their write has completed."""
+        done = self._in_flight[:count]
+        del self._in_flight[:count]
+        freed = sum(len(numbered.frame) for numbered in done) + _OVERHEAD * len(done)
+        self._memory -= freed
+        self._budget.used -= freed
+        if self._keep_tail:
+            self._tail.extend(done)
+            self._tail_bytes += freed
+            while self._tail_bytes > self._limits.resume_tail_bytes and len(self._tail) > 1:
+                self._tail_bytes -= len(self._tail.popleft().frame) + _OVERHEAD
+
+    def _load(self) -> None:
+        """Bring the oldest file's worth of frames back into memory, with a word on what is gone."""
+        loaded = self._spool.load()
+        dropped, self._spool.dropped = self._spool.dropped, Dropped()
+        if dropped.frames:
+            self.dropped_frames += dropped.frames
+            seq = min(dropped.seq, loaded[0].seq - 1) if loaded else dropped.seq
+            loaded.insert(0, Numbered(seq, self._notice(dropped)))
+        cost = sum(len(numbered.frame) for numbered in loaded) + _OVERHEAD * len(loaded)
+        self._memory += cost
+        self._budget.used += cost
+        self._queue.extend(loaded)
+
+    # -- readers come and go --------------------------------------------------------------------
+
+    def begin(self, after: int | None) -> int | None:
+        """Start over with a new reader.
+
+        What an earlier one took and did not release comes first again. ``after`` is the number of
+        the last frame a resuming client has, None if it does not resume.
+
+        Returns:
+            The number of the oldest frame still here, if frames that a resuming client wants are
+            gone; else None.
+        """
+        self._queue.extendleft(reversed(self._in_flight))
+        self._in_flight.clear()
+        self._keep_tail = after is not None
+        tail, self._tail, self._tail_bytes = self._tail, deque(), 0
+        if after is None:
+            return None
+        again = [numbered for numbered in tail if numbered.seq > after]
+        self._queue.extendleft(reversed(again))
+        cost = sum(len(numbered.frame) for numbered in again) + _OVERHEAD * len(again)
+        self._memory += cost
+        self._budget.used += cost
+        self._skip(after)
+        oldest = self._queue[0].seq if self._queue else self.last_seq + 1
+        return oldest if oldest != after + 1 else None
+
+    def _skip(self, after: int) -> None:
+        """Forget what a resuming client says it has."""
+        while True:
+            if not self._queue and self._spool:
+                self._load()
+            if not self._queue or self._queue[0].seq > after:
+                return
+            cost = len(self._queue.popleft().frame) + _OVERHEAD
+            self._memory -= cost
+            self._budget.used -= cost
+
+    def close(self) -> None:
+        """Forget everything and delete the files."""
+        self._budget.used -= self._memory
+        self._memory = 0
+        self._queue.clear()
+        self._in_flight.clear()
+        self._tail.clear()
+        self._spool.close()

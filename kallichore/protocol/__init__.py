@@ -1,0 +1,1 @@
+"""The pure core: what messages mean and what follows from them. No I/O, no clock, no randomness."""

@@ -1,0 +1,226 @@
+"""The text frames of the channel: what a client reads and what it writes (CONTRACT 5.2, 5.3).
+
+Outbound, the checked parts of a message are spliced, never rebuilt, and the result is a finished
+WebSocket text frame (RFC 6455 section 5.2: FIN, opcode 1, unmasked), ready to be written.
+"""
+
+from __future__ import annotations
+
+import json
+from binascii import b2a_base64
+from struct import Struct as Packer
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from kallichore.protocol.compose import VERSION
+from kallichore.protocol.message import Channel, ClientMessage, ExecuteContent
+from kallichore.protocol.wire import Malformed, check_object
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kallichore.protocol.message import KernelMessage
+
+__all__ = [
+    "Unusable",
+    "decode",
+    "decode_execute",
+    "encode",
+    "kernel_event",
+    "raw_kernel_event",
+    "renamed_stream",
+    "request_json",
+    "text_frame",
+    "with_seq",
+]
+
+
+class Unusable(Exception):
+    """A client's text frame that is not a message; its text says what is wrong."""
+
+
+# Outbound --------------------------------------------------------------------------------------
+
+_SHORT: Final = 126
+_MEDIUM: Final = 65536
+_pack_medium = Packer("!BBH").pack
+_pack_long = Packer("!BBQ").pack
+_TEXT: Final = 0x81
+_HEADER: Final = b'{"kind":"jupyter","header":'
+_PARENT: Final = b',"parent_header":'
+_CONTENT: Final = {channel: b',"channel":"%b","content":' % channel.encode() for channel in Channel}
+_METADATA: Final = b',"metadata":'
+_NO_BUFFERS: Final = b',"buffers":[]}'
+_FIXED: Final = len(_HEADER) + len(_PARENT) + len(_METADATA)
+
+
+def _frame_header(length: int) -> bytes:
+    if length < _SHORT:
+        return bytes((_TEXT, length))
+    if length < _MEDIUM:
+        return _pack_medium(_TEXT, 126, length)
+    return _pack_long(_TEXT, 127, length)
+
+
+def text_frame(payload: bytes) -> bytes:
+    """Put the WebSocket header before a finished text."""
+    return _frame_header(len(payload)) + payload
+
+
+def encode(message: KernelMessage) -> bytes:
+    """Splice a kernel's message into one WebSocket text frame."""
+    between = _CONTENT[message.channel]
+    header, parent = message.header, message.parent_header
+    content, metadata = message.content, message.metadata
+    tail = _NO_BUFFERS if not message.buffers else _buffers(message.buffers)
+    length = (
+        _FIXED
+        + len(between)
+        + len(tail)
+        + len(header)
+        + len(parent)
+        + len(content)
+        + len(metadata)
+    )
+    return b"".join(
+        (
+            _frame_header(length),
+            _HEADER,
+            header,
+            _PARENT,
+            parent,
+            between,
+            content,
+            _METADATA,
+            metadata,
+            tail,
+        )
+    )
+
+
+def _buffers(buffers: list[bytes]) -> bytes:
+    encoded = b'","'.join(b2a_base64(buffer, newline=False) for buffer in buffers)
+    return b',"buffers":["%b"]}' % encoded
+
+
+def kernel_event(key: str, value: object) -> bytes:
+    """Give the frame of ``{"kind":"kernel", key: value}``."""
+    return raw_kernel_event(key, msgspec.json.encode(value))
+
+
+def raw_kernel_event(key: str, value: bytes) -> bytes:
+    """Give the frame of a kernel event whose value is JSON already."""
+    return text_frame(b'{"kind":"kernel","%b":%b}' % (key.encode(), value))
+
+
+def with_seq(frame: bytes, seq: int) -> bytes:
+    """Number a finished frame for a client that resumes (CONTRACT 5.5)."""
+    marker = frame[1]
+    start = 2 if marker < _SHORT else 4 if marker == _SHORT else 10
+    return text_frame(b'{"seq":%d,' % seq + frame[start + 1 :])
+
+
+def renamed_stream(content: bytes) -> bytes:
+    """Give a `stream` content under the name ``stdout`` (CONTRACT 5.3, last paragraph)."""
+    return json.dumps(json.loads(content) | {"name": "stdout"}).encode()
+
+
+# Inbound ---------------------------------------------------------------------------------------
+
+
+class _Header(Struct, gc=False):
+    msg_id: str
+    msg_type: str
+    session: str | UnsetType = UNSET
+    username: str | UnsetType = UNSET
+    date: str | UnsetType = UNSET
+    version: str | UnsetType = UNSET
+
+
+class _Frame(Struct, gc=False):
+    header: msgspec.Raw
+    channel: str
+    content: msgspec.Raw = msgspec.Raw(b"{}")
+    metadata: msgspec.Raw | None = None
+    parent_header: msgspec.Raw | None = None
+    buffers: list[bytes] | None = None
+
+
+_decode_frame = msgspec.json.Decoder(_Frame).decode
+_decode_header = msgspec.json.Decoder(_Header).decode
+_decode_content = msgspec.json.Decoder(ExecuteContent).decode
+_CHANNELS: Final = {str(channel): channel for channel in Channel if channel is not Channel.IOPUB}
+
+
+def decode(
+    text: str | bytes, *, session_id: str, username: str, now: Callable[[], str]
+) -> ClientMessage:
+    """Read a client's text frame.
+
+    Header fields the client gives stay as they are; `session`, `username`, `date` and `version`
+    are filled in from the arguments when they are missing. ``now`` gives an RFC 3339 instant and
+    is only asked then.
+
+    Raises:
+        Unusable: It is not a message, or names a channel clients do not write to.
+    """
+    try:
+        frame = _decode_frame(text)
+        head = _decode_header(frame.header)
+        content = check_object(bytes(frame.content))
+        metadata = check_object(bytes(frame.metadata or b"{}"))
+        parent = check_object(bytes(frame.parent_header or b"{}"))
+        header = check_object(bytes(frame.header))
+    except RecursionError:
+        raise Unusable("The frame's JSON is nested too deeply") from None
+    except (ValueError, Malformed) as error:
+        raise Unusable(f"The frame is not a Jupyter message: {error}") from None
+    channel = _CHANNELS.get(frame.channel)
+    if channel is None or (head.msg_type == "execute_request" and channel is Channel.STDIN):
+        raise Unusable(f'A {head.msg_type} cannot be sent on the channel "{frame.channel}"')
+    if UNSET in (head.session, head.username, head.date, head.version):
+        header = _filled(header, session_id, username, now())
+    return ClientMessage(
+        channel,
+        head.msg_id,
+        head.msg_type,
+        header,
+        parent,
+        metadata,
+        content,
+        frame.buffers or [],
+    )
+
+
+def _filled(header: bytes, session_id: str, username: str, date: str) -> bytes:
+    """Add what is missing; the given fields keep their order and their text."""
+    given = msgspec.json.decode(header, type=dict[str, msgspec.Raw])
+    defaults = {"username": username, "session": session_id, "date": date, "version": VERSION}
+    for name, value in defaults.items():
+        given.setdefault(name, msgspec.Raw(msgspec.json.encode(value)))
+    return msgspec.json.encode(given)
+
+
+def decode_execute(content: bytes) -> ExecuteContent:
+    """Read an `execute_request`'s content; one that is not as specified reads as empty code.
+
+    The kernel gets the content as the client wrote it and is the judge of it.
+    """
+    try:
+        return _decode_content(content)
+    except (ValueError, RecursionError):
+        return ExecuteContent()
+
+
+def request_json(message: ClientMessage) -> bytes:
+    """Give a held or active request as a whole message in JSON (CONTRACT 2.2, `execution_queue`)."""
+    return b'{"header":%b,"parent_header":%b,"channel":"%b","content":%b,"metadata":%b,%b' % (
+        message.header,
+        message.parent_header,
+        message.channel.encode(),
+        message.content,
+        message.metadata,
+        b'"buffers":[]}' if not message.buffers else _buffers(message.buffers)[1:],
+    )

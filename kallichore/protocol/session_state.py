@@ -1,0 +1,383 @@
+"""What a session knows and decides. Events in, effects out; no I/O, no clock, no randomness."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from msgspec import Struct
+
+from kallichore.models import Status
+from kallichore.protocol import lifecycle
+from kallichore.protocol.envelope import decode_execute, renamed_stream
+from kallichore.protocol.events import (
+    AdoptionFailed,
+    Announce,
+    Answer,
+    ChangeStatus,
+    ClientRequested,
+    Deliver,
+    Drain,
+    Effect,
+    Event,
+    ExecutionWithdrawn,
+    Finish,
+    HeartbeatBack,
+    HeartbeatLost,
+    InfoRequested,
+    KernelAnswered,
+    LocateKernel,
+    QueueCleared,
+    Refuse,
+    RunEnded,
+    Send,
+    SendFailed,
+    Settled,
+    StartAccepted,
+    TakeInfo,
+)
+from kallichore.protocol.execution import Execution, StreamContent, lenient
+from kallichore.protocol.execution_queue import ExecutionQueue, Place
+from kallichore.protocol.lifecycle import Cause
+from kallichore.protocol.message import Channel, ClientMessage, KernelMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kallichore.config import Limits
+
+__all__ = ["SessionState"]
+
+Effects = list[Effect]
+IOPUB: Final = Channel.IOPUB
+_OPEN_EXECUTIONS: Final = 16
+"""Executions whose idle came without a reply that are still watched for one."""
+
+
+class _StatusContent(Struct, frozen=True, gc=False):
+    execution_state: str = ""
+
+
+class SessionState:
+    """The decisions of one session, over all its runs."""
+
+    def __init__(self, limits: Limits) -> None:
+        """Begin uninitialized."""
+        self.status = Status.UNINITIALIZED
+        self.queue = ExecutionQueue(limits.held_executions)
+        self._limits = limits
+        self._waiting: deque[ClientRequested] = deque()
+        self._waiting_bytes = 0
+        self._open: dict[str, Execution] = {}
+        self._forget_run()
+        self._handlers: dict[type, object] = {
+            KernelMessage: self._kernel_message,
+            ClientRequested: self._client_requested,
+            SendFailed: self._send_failed,
+            Settled: self._settled,
+            InfoRequested: self._info_requested,
+            KernelAnswered: self._kernel_answered,
+            StartAccepted: self._start_accepted,
+            AdoptionFailed: self._adoption_failed,
+            ExecutionWithdrawn: self._execution_withdrawn,
+            QueueCleared: self._queue_cleared,
+            HeartbeatLost: self._heartbeat_lost,
+            HeartbeatBack: self._heartbeat_back,
+            RunEnded: self._run_ended,
+        }
+        self._iopub: dict[str, Callable[[KernelMessage], Effects]] = {
+            "status": self._iopub_status,
+            "stream": self._iopub_stream,
+            "iopub_welcome": self._iopub_welcome,
+        }
+
+    def _forget_run(self) -> None:
+        self._own: set[str] = set()  # ids of our own kernel_info requests to this run
+        self._settling = False  # between InfoRequested and KernelAnswered
+        self._heard: str | None = None  # the last execution state, our own traffic aside
+        self._heard_any = False
+        self._in_hand: KernelMessage | None = None
+        self._draining = False
+
+    def receive(self, event: Event) -> Effects:
+        """Take an event; give what is to be done, in order."""
+        return self._handlers[type(event)](event)  # type: ignore[operator, no-any-return]
+
+    # -- lifecycle ------------------------------------------------------------------------------
+
+    def _move(self, cause: Cause, reason: str | None) -> Effects:
+        status = lifecycle.after(self.status, cause)
+        if status is self.status:
+            return []
+        self.status = status
+        return [ChangeStatus(status, reason)]
+
+    def _start_accepted(self, _event: StartAccepted) -> Effects:
+        self._forget_run()
+        return self._move(Cause.START_ACCEPTED, "start API called")
+
+    def _info_requested(self, event: InfoRequested) -> Effects:
+        self._settling = True
+        self._own.add(event.msg_id)
+        return []
+
+    def _adoption_failed(self, _event: AdoptionFailed) -> Effects:
+        self._forget_run()
+        return []
+
+    def _kernel_answered(self, _event: KernelAnswered) -> Effects:
+        self._settling = False
+        if self._heard == "busy" and self.status is not Status.STARTING:
+            effects = self._move(Cause.BUSY, None)  # an adopted kernel at somebody else's work
+        elif self._heard_any:
+            effects = self._move(Cause.ANSWERED_IDLE, "kernel_info_request")
+        else:
+            effects = self._move(Cause.ANSWERED, "kernel ready")
+        waiting, self._waiting, self._waiting_bytes = self._waiting, deque(), 0
+        for request in waiting:
+            effects += self._to_kernel(request)
+        return effects
+
+    def _run_ended(self, event: RunEnded) -> Effects:
+        effects: Effects = []
+        if self._in_hand is not None:
+            effects += self._reply_seen(self._in_hand)
+        for execution in self.queue.clear():
+            effects += self._abort(execution, "the kernel is gone")
+        for execution in list(self._open.values()):
+            effects += self._close(execution)
+        for request in self._waiting:
+            effects += self._refuse_gone(request)
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        self._forget_run()
+        changed = self._move(Cause.GONE, event.reason)
+        if changed:
+            effects += [*changed, Announce("exited", event.exit_code)]
+        return effects
+
+    def _heartbeat_lost(self, _event: HeartbeatLost) -> Effects:
+        return self._move(Cause.HEARTBEAT_LOST, "lost heartbeat")
+
+    def _heartbeat_back(self, _event: HeartbeatBack) -> Effects:
+        cause = Cause.BACK_BUSY if self._heard == "busy" else Cause.BACK_IDLE
+        return self._move(cause, "heartbeat detected after offline")
+
+    # -- from the kernel ------------------------------------------------------------------------
+
+    def _kernel_message(self, message: KernelMessage) -> Effects:
+        if message.parent_id in self._own:
+            return self._own_traffic(message)
+        if message.channel is not IOPUB:
+            if message.msg_type == "execute_reply" and message.parent_id in self._open:
+                return self._reply_arrived(message)
+            return [Deliver(message)]
+        if message.parent_id in self._open:
+            self._open[message.parent_id].observe(message)
+        handler = self._iopub.get(message.msg_type)
+        return [Deliver(message)] if handler is None else handler(message)
+
+    def _own_traffic(self, message: KernelMessage) -> Effects:
+        """Hide the answers to our own kernel_info requests; learn from them."""
+        if message.msg_type == "kernel_info_reply":
+            return [TakeInfo(message.content)] if self._settling else []
+        if message.channel is IOPUB and message.msg_type == "status":
+            self._heard_any = True
+            state = lenient(message.content, _StatusContent).execution_state
+            if state == "idle" and self.status is Status.READY and self._heard is None:
+                return self._move(Cause.IDLE, message.parent_type)
+        return []
+
+    def _iopub_welcome(self, _message: KernelMessage) -> Effects:
+        return []  # JEP 65: tells a subscriber, which is us, that its subscription is known
+
+    def _iopub_stream(self, message: KernelMessage) -> Effects:
+        if lenient(message.content, StreamContent).name in {"stdout", "stderr"}:
+            return [Deliver(message)]
+        content = renamed_stream(message.content)
+        return [Deliver(msgspec.structs.replace(message, content=content))]
+
+    def _iopub_status(self, message: KernelMessage) -> Effects:
+        state = lenient(message.content, _StatusContent).execution_state
+        if state not in {"busy", "idle"}:
+            return [Deliver(message)] if state == "starting" else []
+        execution = self._open.get(message.parent_id)
+        if state == "busy" or execution is None or execution.idle:
+            return self._status_seen(state, message)
+        effects: Effects = []
+        if self._in_hand is not None and self._in_hand.parent_id == execution.msg_id:
+            effects = self._reply_seen(self._in_hand)
+        elif execution.reply is None and not self._draining:
+            self._draining = True
+            return [Drain(execution.message.channel, message)]
+        return effects + self._idle_seen(execution, message)
+
+    def _status_seen(self, state: str, message: KernelMessage) -> Effects:
+        self._heard, self._heard_any = state, True
+        if self._settling:
+            return [Deliver(message)]
+        cause = Cause.BUSY if state == "busy" else Cause.IDLE
+        return [*self._move(cause, message.parent_type), Deliver(message)]
+
+    def _idle_seen(self, execution: Execution, message: KernelMessage) -> Effects:
+        execution.idle = True
+        effects = self._status_seen("idle", message)
+        effects.append(LocateKernel())
+        if execution.reply is not None:
+            effects += self._close(execution)
+        else:
+            effects += self._bound_open()
+        if self.queue.active is execution:
+            effects += self._send_next()
+        return effects
+
+    def _reply_arrived(self, message: KernelMessage) -> Effects:
+        """Let what the kernel published before its reply reach the client before it."""
+        if self._draining:
+            return self._reply_seen(message)
+        self._draining, self._in_hand = True, message
+        return [Drain(IOPUB, message)]
+
+    def _settled(self, event: Settled) -> Effects:
+        self._draining = False
+        message = event.message
+        if message is self._in_hand:
+            return self._reply_seen(message)
+        execution = self._open.get(message.parent_id)
+        if message.channel is IOPUB and execution is not None:
+            return self._idle_seen(execution, message)
+        return self._status_seen("idle", message) if message.channel is IOPUB else []
+
+    def _reply_seen(self, message: KernelMessage) -> Effects:
+        if message is self._in_hand:
+            self._in_hand = None
+        effects: Effects = [Deliver(message)]
+        execution = self._open.get(message.parent_id)
+        if execution is None:
+            return effects
+        execution.replied(message.content)
+        if execution.finished:
+            effects += self._close(execution)
+        failed = execution.reply is not None and execution.reply.status == "error"
+        if failed and execution.request.stop_on_error:
+            effects += self._abort_held("an earlier execution failed")
+        return effects
+
+    def _close(self, execution: Execution) -> Effects:
+        self._open.pop(execution.msg_id, None)
+        return [Finish(execution)]
+
+    def _bound_open(self) -> Effects:
+        if len(self._open) <= _OPEN_EXECUTIONS:
+            return []
+        oldest = next(iter(self._open.values()))
+        return self._close(oldest) if oldest.idle else []
+
+    def _send_next(self) -> Effects:
+        following = self.queue.advance()
+        if following is None:
+            return []
+        return self._run(following)
+
+    def _run(self, execution: Execution) -> Effects:
+        execution.ran = True
+        self._open[execution.msg_id] = execution
+        return [Send(execution.message)]
+
+    # -- from clients ---------------------------------------------------------------------------
+
+    def _client_requested(self, event: ClientRequested) -> Effects:
+        if self.status is Status.EXITED:
+            return self._refuse_gone(event)
+        if self.status in {Status.UNINITIALIZED, Status.STARTING}:
+            return self._wait_for_kernel(event)
+        return self._to_kernel(event)
+
+    def _wait_for_kernel(self, event: ClientRequested) -> Effects:
+        size = event.message.size
+        if (
+            len(self._waiting) >= self._limits.client_messages_waiting
+            or self._waiting_bytes + size > self._limits.client_bytes_waiting
+        ):
+            return self._refuse(event.message, "too many messages wait for the kernel to start")
+        self._waiting.append(event)
+        self._waiting_bytes += size
+        return []
+
+    def _to_kernel(self, event: ClientRequested) -> Effects:
+        message = event.message
+        if message.msg_type != "execute_request":
+            return [Send(message)]
+        execution = self._execution(event)
+        match self.queue.offer(execution):
+            case Place.ACTIVE:
+                return self._run(execution)
+            case Place.HELD:
+                return [Announce("executionQueued", message.msg_id)]
+            case Place.REFUSED:
+                why = f"{self._limits.held_executions} requests wait already"
+                return [Answer(message, "error", why), *self._ended(execution)]
+
+    def _execution(self, event: ClientRequested) -> Execution:
+        """Make the record of an execution; the one of ``/execute`` was made by its requester."""
+        return event.execution or Execution(
+            event.message,
+            decode_execute(event.message.content),
+            event.origin,
+            history_bytes=self._limits.history_text_bytes,
+            output_bytes=self._limits.execute_output_bytes,
+        )
+
+    def _refuse(self, message: ClientMessage, why: str) -> Effects:
+        """Answer a request that cannot be sent; anything else is only reported."""
+        if message.msg_type == "execute_request":
+            return [Answer(message, "error", why)]
+        return [Refuse(f"The {message.msg_type} was dropped: {why}")]
+
+    def _refuse_gone(self, event: ClientRequested) -> Effects:
+        message = event.message
+        if message.msg_type != "execute_request":
+            return [Refuse(f"The {message.msg_type} was dropped: the kernel has exited")]
+        return [
+            Answer(message, "aborted", "the kernel has exited"),
+            *self._ended(self._execution(event)),
+        ]
+
+    def _send_failed(self, event: SendFailed) -> Effects:
+        message = event.message
+        effects = self._refuse(message, "the kernel does not read, and too much waits already")
+        execution = self._open.pop(message.msg_id, None)
+        if execution is not None:
+            effects.append(Finish(execution))
+            if self.queue.active is execution:
+                effects += self._send_next()
+        return effects
+
+    # -- clearing the queue ---------------------------------------------------------------------
+
+    def _queue_cleared(self, _event: QueueCleared) -> Effects:
+        return self._abort_held("the queue was cleared")
+
+    def _abort_held(self, why: str) -> Effects:
+        effects: Effects = []
+        for execution in self.queue.clear_held():
+            effects += self._abort(execution, why)
+        return effects
+
+    def _abort(self, execution: Execution, why: str) -> Effects:
+        effects: Effects = []
+        if execution.reply is None:
+            effects.append(Answer(execution.message, "aborted", why, busy=not execution.ran))
+        self._open.pop(execution.msg_id, None)
+        return effects + self._ended(execution)
+
+    def _ended(self, execution: Execution) -> Effects:
+        """Finish what the kernel will not finish; of what never ran only a requester hears."""
+        return [Finish(execution)] if execution.ran or execution.origin.injected else []
+
+    def _execution_withdrawn(self, event: ExecutionWithdrawn) -> Effects:
+        execution = event.execution
+        if self.queue.withdraw(execution):
+            return [Answer(execution.message, "aborted", "the request was withdrawn")]
+        return []

@@ -1,0 +1,196 @@
+"""The Jupyter wire protocol: signed ZeroMQ frames to messages, and back.
+
+Source: the Jupyter messaging specification, "The Wire Protocol", and CONTRACT 6.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from msgspec import Struct
+
+from kallichore.protocol.message import KernelMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kallichore.protocol.message import Channel, ClientMessage
+
+__all__ = ["BadSignature", "Malformed", "Signer", "WireError", "check_object", "parse", "serialize"]
+
+DELIMITER: Final = b"<IDS|MSG>"
+_PARTS: Final = 6
+"""Signature, header, parent header, metadata, content, after the delimiter: at least this many."""
+
+
+class WireError(Exception):
+    """A multipart that is not a message we can use."""
+
+
+class BadSignature(WireError):
+    """The message is unsigned, or signed with another key."""
+
+
+class Malformed(WireError):
+    """Too few frames, or a part that is not a JSON object."""
+
+
+class _Header(Struct, gc=False):
+    msg_id: str
+    msg_type: str
+
+
+class _ParentHeader(Struct, gc=False):
+    msg_id: str = ""
+    msg_type: str | None = None
+
+
+_decode_header = msgspec.json.Decoder(_Header).decode
+_decode_parent = msgspec.json.Decoder(_ParentHeader).decode
+_check_json = msgspec.json.Decoder(msgspec.Raw).decode
+_JSON_ERRORS = (ValueError, RecursionError)  # msgspec's and json's errors are ValueErrors
+_CONSTANTS = re.compile(r'"(?:[^"\\]|\\.)*"|-?Infinity|NaN', re.DOTALL)
+
+
+class Signer:
+    """HMAC-SHA256 over the four JSON frames with a connection's key.
+
+    An empty key switches signing off, as the messaging specification has it; the server itself
+    never makes one, but an adopted kernel may have been started so.
+    """
+
+    def __init__(self, key: str) -> None:
+        """Take the key string's ASCII bytes as the key."""
+        self._keyed = hmac.new(key.encode(), digestmod=hashlib.sha256) if key else None
+
+    def sign(self, signed: bytes) -> bytes:
+        """Give the lower-case hexadecimal signature of the joined frames."""
+        if self._keyed is None:
+            return b""
+        mac = self._keyed.copy()
+        mac.update(signed)
+        return mac.hexdigest().encode()
+
+    def verify(self, signed: bytes, signature: bytes) -> bool:
+        """Tell, in constant time, whether the signature fits."""
+        return self._keyed is None or hmac.compare_digest(self.sign(signed), signature)
+
+
+def serialize(message: ClientMessage, signer: Signer) -> list[bytes]:
+    """Give the frames that carry a message to the kernel over a DEALER socket."""
+    header, parent = message.header, message.parent_header
+    metadata, content = message.metadata, message.content
+    signature = signer.sign(b"".join((header, parent, metadata, content)))
+    return [DELIMITER, signature, header, parent, metadata, content, *message.buffers]
+
+
+def parse(channel: Channel, frames: Sequence[bytes], signer: Signer) -> KernelMessage:
+    """Check a multipart of the kernel and decode what decisions need.
+
+    What strict JSON lacks but Python kernels send (NaN, infinities, lone surrogates, broken
+    UTF-8) is repaired; everything else reaches the client byte by byte as the kernel sent it.
+
+    Raises:
+        BadSignature: It is unsigned or wrongly signed.
+        Malformed: Too few frames, or a part that is not a JSON object.
+    """
+    try:
+        start = frames.index(DELIMITER) + 1
+    except ValueError:
+        raise Malformed("no <IDS|MSG> delimiter") from None
+    if len(frames) < start + _PARTS - 1:
+        raise Malformed(f"{len(frames) - start} frames after the delimiter, expected at least 5")
+    signature, header, parent, metadata, content = frames[start : start + 5]
+    signed = b"".join((header, parent, metadata, content))
+    if not signer.verify(signed, signature):
+        raise BadSignature("unsigned" if not signature else "wrong signature")
+    try:
+        # The parts are JSON one by one, so each begins and ends with an ASCII character, and no
+        # UTF-8 sequence can straddle two of them: one check of the joined bytes serves all.
+        head = _decode_header(header)
+        origin = _decode_parent(parent)
+        _check_json(metadata)
+        _check_json(content)
+        if not signed.isascii():
+            signed.decode()
+        if metadata[0] != _OPEN or content[0] != _OPEN:
+            metadata, content = check_object(metadata), check_object(content)
+    except _JSON_ERRORS:
+        parent = b"{}" if parent == b"null" else parent
+        header, parent, metadata, content = map(_repair, (header, parent, metadata, content))
+        head, origin = _decode_headers(header, parent)
+    return KernelMessage(
+        channel,
+        head.msg_id,
+        head.msg_type,
+        origin.msg_id,
+        origin.msg_type,
+        header,
+        parent if origin.msg_id else _null_if_empty(parent),
+        metadata,
+        content,
+        list(frames[start + 5 :]),
+    )
+
+
+_OPEN: Final = ord("{")
+
+
+def check_object(part: bytes) -> bytes:
+    """Give the part without surrounding white space; it must be a JSON object.
+
+    Raises:
+        Malformed: It is another JSON value, or nothing.
+    """
+    stripped = part.strip(b" \t\r\n")
+    if not stripped.startswith(b"{"):
+        raise Malformed("a part that is not a JSON object")
+    return stripped
+
+
+def _null_if_empty(parent: bytes) -> bytes:
+    return b"null" if len(parent) < _EMPTY_OBJECT_BYTES and not json.loads(parent) else parent
+
+
+_EMPTY_OBJECT_BYTES: Final = 64
+"""An object without fields is never longer in practice; a longer parent header is kept as it is."""
+
+
+def _decode_headers(header: bytes, parent: bytes) -> tuple[_Header, _ParentHeader]:
+    """Decode repaired headers; `json` takes the lone surrogates that msgspec refuses."""
+    try:
+        return (
+            msgspec.convert(json.loads(header), _Header),
+            msgspec.convert(json.loads(parent), _ParentHeader),
+        )
+    except _JSON_ERRORS as error:
+        raise Malformed(f"header: {error}") from None
+
+
+def _repair(part: bytes) -> bytes:
+    """Make a part that Python's lax JSON accepts strict: constants null, surrogates escapes."""
+    try:
+        text = _decode_text(part)
+        if not isinstance(json.loads(text), dict):
+            raise Malformed("a part that is not a JSON object")
+    except _JSON_ERRORS as error:
+        raise Malformed(str(error) or type(error).__name__) from None
+    strict = _CONSTANTS.sub(_null_for_constant, text)
+    return strict.strip(" \t\r\n").encode("utf-8", "backslashreplace")
+
+
+def _null_for_constant(match: re.Match[str]) -> str:
+    token = match.group()
+    return token if token.startswith('"') else "null"
+
+
+def _decode_text(part: bytes) -> str:
+    try:
+        return part.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return part.decode("utf-8", "replace")

@@ -1,0 +1,171 @@
+"""A WebSocket after its handshake: wsproto for everything inbound, finished frames outbound."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+from wsproto.connection import Connection, ConnectionState, ConnectionType
+from wsproto.events import (
+    BytesMessage,
+    CloseConnection,
+    Ping as PingEvent,
+    Pong as PongEvent,
+    TextMessage,
+)
+from wsproto.frame_protocol import CloseReason
+
+from kallichore.frontend import Closed, HalfClosed, PeerGone, Ping, Pong, Text
+
+if TYPE_CHECKING:
+    from wsproto.events import Event
+
+    from kallichore.config import Limits
+
+__all__ = ["WebSocket"]
+
+_NORMAL: Final = 1000
+_TOO_BIG: Final = 1009
+_BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
+
+
+class WebSocket:
+    """The server's end of one connection (a `kallichore.frontend.Peer`).
+
+    One task may receive and one may send at a time. Owns the stream.
+    """
+
+    def __init__(self, stream: trio.SocketStream, trailing: bytes, limits: Limits) -> None:
+        """Take over after the 101. ``trailing`` is what came together with the upgrade."""
+        self._stream = stream
+        self._socket = stream.socket
+        self._limits = limits
+        self._connection = Connection(ConnectionType.SERVER, trailing_data=trailing)
+        self._parts: list[str] = []
+        self._size = 0
+        self._in_text = False
+        self._over = False
+        self._fresh = bool(trailing)
+        self.sent = 0
+
+    async def receive(self) -> list[Text | Ping | Pong | Closed | HalfClosed]:
+        """Give what arrived, which may be nothing whole yet.
+
+        Raises:
+            PeerGone: The connection is broken.
+        """
+        if not self._fresh:
+            try:
+                data = await self._stream.receive_some(self._limits.socket_read_bytes)
+            except _BROKEN as error:
+                raise PeerGone from error
+            if not data:
+                return [HalfClosed()]
+            self._connection.receive_data(data)
+        self._fresh = False
+        arrived: list[Text | Ping | Pong | Closed | HalfClosed] = []
+        for event in self._connection.events():
+            translated = self._translate(event)
+            if translated is not None:
+                arrived.append(translated)
+                if isinstance(translated, Closed):
+                    break
+        return arrived
+
+    def _translate(self, event: Event) -> Text | Ping | Pong | Closed | None:
+        match event:
+            case TextMessage():
+                return self._text(event)
+            case BytesMessage():
+                return self._binary(event)
+            case PingEvent():
+                return Ping(bytes(event.payload))
+            case PongEvent():
+                return Pong()
+            case CloseConnection():
+                without_code = event.code == CloseReason.NO_STATUS_RCVD
+                return Closed(_NORMAL if without_code else int(event.code), event.reason or "")
+            case _:
+                return None
+
+    def _text(self, event: TextMessage) -> Text | Closed | None:
+        self._parts.append(event.data)
+        self._size += len(event.data)
+        if self._size > self._limits.client_message_bytes:
+            return self._too_big()
+        if not event.message_finished:
+            return None
+        text = self._parts[0] if len(self._parts) == 1 else "".join(self._parts)
+        self._parts.clear()
+        self._size = 0
+        return Text(text) if text else Closed(_NORMAL, "an empty text frame closes")
+
+    def _binary(self, event: BytesMessage) -> Closed | None:
+        """Binary messages are read, bounded like others, and ignored."""
+        self._size += len(event.data)
+        if self._size > self._limits.client_message_bytes:
+            return self._too_big()
+        if event.message_finished:
+            self._size = 0
+        return None
+
+    def _too_big(self) -> Closed:
+        limit = self._limits.client_message_bytes
+        return Closed(_TOO_BIG, f"a message may have at most {limit} bytes")
+
+    async def send(self, data: bytes) -> None:
+        """Write. However it ends, `sent` says how many bytes the operating system has taken.
+
+        Raises:
+            PeerGone: The connection is broken.
+        """
+        self.sent = 0
+        send, length = self._socket.send, len(data)
+        try:
+            self.sent = await send(data)
+            if self.sent < length:
+                view = memoryview(data)
+                while self.sent < length:
+                    self.sent += await send(view[self.sent :])
+        except _BROKEN as error:
+            raise PeerGone from error
+
+    def ping_frame(self, payload: bytes) -> bytes:
+        """Make a ping."""
+        return self._control(PingEvent(payload))
+
+    def pong_frame(self, payload: bytes) -> bytes:
+        """Make a pong."""
+        return self._control(PongEvent(payload))
+
+    def close_frame(self, code: int, reason: str) -> bytes:
+        """Make a close frame, or nothing if there was one already."""
+        if self._over:
+            return b""
+        self._over = True
+        return self._control(CloseConnection(code, reason))
+
+    def _control(self, event: Event) -> bytes:
+        open_states = {ConnectionState.OPEN}
+        if isinstance(event, CloseConnection):
+            open_states.add(ConnectionState.REMOTE_CLOSING)
+        if self._connection.state not in open_states:
+            return b""
+        return bytes(self._connection.send(event))
+
+    async def linger(self) -> None:
+        """Close the sending side, then read on until the peer has closed its own.
+
+        Closing with unread input would make the operating system reset the connection, and the
+        peer could lose what it has not read yet.
+        """
+        try:
+            await self._stream.send_eof()
+            while await self._stream.receive_some(self._limits.socket_read_bytes):
+                pass
+        except _BROKEN as error:
+            raise PeerGone from error
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._socket.close()
