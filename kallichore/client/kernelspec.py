@@ -39,7 +39,6 @@ class Kernelspec(msgspec.Struct, kw_only=True, frozen=True):
     interrupt_mode: models.InterruptMode = models.InterruptMode.SIGNAL
     env: dict[str, str] = {}
     metadata: dict[str, Any] = {}
-    kernel_protocol_version: str | None = None
     name: str = ""
     resource_dir: str = ""
 
@@ -171,7 +170,9 @@ def build_session(
         ],
         connection_timeout=connection_timeout,
         interrupt_mode=spec.interrupt_mode,
-        protocol_version=spec.kernel_protocol_version or "5.3",
+        # A kernelspec's `kernel_protocol_version` tells which messages the kernel speaks, not that
+        # it registers (JEP 66): ipykernel's says 5.5 and takes a connection file all the same.
+        protocol_version="5.3",
         startup_environment=models.StartupEnvironment.NONE,
     )
 

@@ -56,11 +56,14 @@ class Tail:
 
     Attributes:
         ended: set when both have been read to their end.
+        reading: the scope of `follow`. Shielded, for a process that is asked to stop may need to
+            say something, and would break on a pipe that is closed; so its owner must cancel it.
     """
 
     def __init__(self, limit: int) -> None:
         """Keep ``limit`` bytes."""
         self.ended = trio.Event()
+        self.reading = trio.CancelScope(shield=True)
         self._limit = limit
         self._content = bytearray()
 
@@ -69,10 +72,11 @@ class Tail:
 
     async def follow(self, process: trio.Process) -> None:
         """Read the process's output to its end, so that it never waits for us."""
-        async with trio.open_nursery() as nursery:
-            for stream in (process.stdout, process.stderr):
-                if stream is not None:
-                    nursery.start_soon(self._read, stream)
+        with self.reading:
+            async with trio.open_nursery() as nursery:
+                for stream in (process.stdout, process.stderr):
+                    if stream is not None:
+                        nursery.start_soon(self._read, stream)
         self.ended.set()
 
     async def _read(self, stream: trio.abc.ReceiveStream) -> None:
@@ -155,7 +159,7 @@ async def open_server(
             await _end(process, bounds)
             with trio.move_on_after(bounds.drain_seconds, shield=True):
                 await output.ended.wait()
-            nursery.cancel_scope.cancel(reason="the server has ended")
+            output.reading.cancel(reason="the server has ended")
     if ended_by is not None:
         raise ended_by
 

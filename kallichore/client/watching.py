@@ -119,7 +119,7 @@ async def _interrupt_on_signal(
         task_status.started()
         async for _ in signals:
             break
-        print("[interrupting; Ctrl-C again leaves]", file=sys.stderr)
+        sys.stderr.write("[interrupting; Ctrl-C again leaves]\n")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.interrupt_session, session_id)
             async for _ in signals:

@@ -10,6 +10,7 @@ import pytest
 
 from kallichore.client import Client, open_client
 from tests.client.fake_server import FakeServer, open_server
+from tests.client.samples import SESSION
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -27,6 +28,21 @@ async def server(request: pytest.FixtureRequest, short_path: Path) -> AsyncItera
     path = short_path / "fake.sock" if request.param == "socket" else None
     async with open_server(path) as fake:
         yield fake
+
+
+@pytest.fixture
+async def lone_server(short_path: Path) -> AsyncIterator[FakeServer]:
+    """A server on a Unix socket only, for tests to which the transport makes no difference."""
+    async with open_server(short_path / "fake.sock") as fake:
+        yield fake
+
+
+@pytest.fixture
+def one_session(lone_server: FakeServer) -> FakeServer:
+    """A server that has the session ``one``."""
+    lone_server.answer("GET", "/sessions", {"total": 1, "sessions": [SESSION]})
+    lone_server.answer("GET", "/sessions/one", SESSION)
+    return lone_server
 
 
 @pytest.fixture

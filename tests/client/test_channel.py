@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,19 +13,14 @@ from kallichore.client import (
     ChannelClosed,
     Client,
     JupyterMessage,
-    RequestFailed,
-    ServerGone,
-    SessionUnknown,
     TakenOver,
     Target,
-    TokenRefused,
     UnexpectedAnswer,
     new_message,
 )
 from kallichore.client.messages import ClientDisconnected, Exited, Output
-from kallichore.client.upgrade import open_websocket
 from kallichore.config import ClientBounds
-from tests.client.fake_server import HANG_UP, FakeServer, jupyter, kernel
+from tests.client.fake_server import FakeServer, jupyter, kernel
 
 if TYPE_CHECKING:
     from tests.client.fake_server import FakeChannel
@@ -321,16 +315,14 @@ async def test_pings_are_answered_while_nobody_receives(server: FakeServer, clie
         await answered.wait()
 
 
-async def test_only_one_task_may_receive(
-    server: FakeServer, client: Client, nursery: trio.Nursery
-) -> None:
+async def test_only_one_task_may_receive(server: FakeServer, client: Client) -> None:
     server.script = idle_until_closed
-    async with client.open_channel("one") as channel:
-        nursery.start_soon(channel.receive)
+    async with client.open_channel("one") as channel, trio.open_nursery() as receiving:
+        receiving.start_soon(channel.receive)
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(trio.BusyResourceError):
             await channel.receive()
-        nursery.cancel_scope.cancel(reason="seen enough")
+        receiving.cancel_scope.cancel(reason="seen enough")
 
 
 async def test_after_a_cancelled_send_the_channel_sends_no_more(
@@ -363,71 +355,3 @@ async def test_a_farewell_nobody_answers_is_bounded(server: FakeServer) -> None:
         async with client.open_channel("one"):
             pass
         server.gone.set()
-
-
-@pytest.mark.parametrize(
-    ("refusal", "error"),
-    [((401, b""), TokenRefused), ((404, b""), SessionUnknown), ((503, b"busy"), RequestFailed)],
-)
-async def test_a_refused_upgrade_is_a_refused_request(
-    server: FakeServer, client: Client, refusal: tuple[int, bytes], error: type[Exception]
-) -> None:
-    server.refuse_upgrade = refusal
-    with pytest.raises(error):
-        async with client.open_channel("one"):
-            pytest.fail("there is no channel")
-
-
-async def test_a_refusal_tells_what_the_error_object_says(
-    server: FakeServer, client: Client
-) -> None:
-    error = {"code": "server_stopping", "message": "The server is stopping"}
-    server.refuse_upgrade = 503, json.dumps(error).encode()
-    with pytest.raises(RequestFailed, match="The server is stopping") as caught:
-        async with client.open_channel("one"):
-            pytest.fail("there is no channel")
-    assert caught.value.code == "server_stopping"
-
-
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [
-        (HANG_UP, ServerGone),
-        (b"SSH-2.0-OpenSSH\r\n\r\n", UnexpectedAnswer),
-        (b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n\r\n", UnexpectedAnswer),
-    ],
-)
-async def test_a_server_that_does_not_upgrade_is_not_waited_for(
-    server: FakeServer, answer: bytes, error: type[Exception]
-) -> None:
-    server.raw[CHANNELS] = answer
-    with trio.fail_after(5), pytest.raises(error):
-        async with open_websocket(Target.parse(server.address), CHANNELS, ClientBounds()):
-            pytest.fail("there is no channel")
-
-
-async def test_a_server_that_never_answers_the_upgrade_is_given_up(server: FakeServer) -> None:
-    server.silent.add(CHANNELS)
-    with pytest.raises(ServerGone, match="did not open the channel"):
-        async with open_websocket(
-            Target.parse(server.address), CHANNELS, ClientBounds(upgrade_seconds=0.05)
-        ):
-            pytest.fail("there is no channel")
-    await server.gone.wait()
-
-
-async def test_cancelling_the_upgrade_closes_the_connection(
-    server: FakeServer, nursery: trio.Nursery
-) -> None:
-    server.silent.add(CHANNELS)
-    with trio.CancelScope() as scope:
-
-        async def cancel() -> None:
-            await server.asked.wait()
-            scope.cancel(reason="the test wants it")
-
-        nursery.start_soon(cancel)
-        async with open_websocket(Target.parse(server.address), CHANNELS, ClientBounds()):
-            pytest.fail("there is no channel")
-    assert scope.cancelled_caught
-    await server.gone.wait()
