@@ -108,7 +108,7 @@ class Exchange:
             replay, self._replay = self._replay, b""
             return replay
         if not self._closed:
-            with self._reading:
+            with trio.CancelScope() as self._reading:
                 return await self._more()
         raise trio.ClosedResourceError
 
