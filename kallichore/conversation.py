@@ -236,7 +236,9 @@ class Conversation:
         self.outbox.append(envelope.kernel_event(key, value))
 
     def _change_status(self, status: Status, reason: str | None) -> None:
-        log.info("session is %s: %s", status, reason)
+        log.info(
+            "the session is %s", status, extra={"session_id": self._session_id, "reason": reason}
+        )
         self.announce("status", StatusChange(status=status, reason=reason))
         self.status_since = trio.current_time()
         self.status_changed.note()

@@ -9,9 +9,10 @@ guardian too, so it stays small: the standard library only, and of that only wha
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Protocol
 
 from kallichore._platform._facts import MemoryEvidence, ProcessFacts
+
+TYPE_CHECKING = False  # as `typing` has it, which is not imported: see `_facts`
 
 if sys.platform == "linux":
     from kallichore._platform import _linux as _system
@@ -23,11 +24,10 @@ else:
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Protocol
 
 __all__ = [
     "MemoryEvidence",
-    "MemoryWatch",
-    "Platform",
     "ProcessFacts",
     "become_subreaper",
     "children",
@@ -46,60 +46,61 @@ __all__ = [
 ]
 
 
-class MemoryWatch(Protocol):
-    """Looks for signs that the operating system killed something because memory ran out."""
+if TYPE_CHECKING:
 
-    def evidence(self, pid: int) -> MemoryEvidence:
-        """Say whether ``pid``, which has just died of an unexplained SIGKILL, was such a victim."""
+    class MemoryWatch(Protocol):
+        """Looks for signs that the operating system killed something because memory ran out."""
 
-    def close(self) -> None:
-        """Give up what is held open for watching."""
+        def evidence(self, pid: int) -> MemoryEvidence:
+            """Say whether ``pid``, just dead of an unexplained SIGKILL, was such a victim."""
+
+        def close(self) -> None:
+            """Give up what is held open for watching."""
+
+    class Platform(Protocol):
+        """The questions and requests that a platform module must meet."""
+
+        def process_facts(self, pid: int) -> ProcessFacts | None:
+            """Describe a process, or return None when there is none that we may look at."""
+
+        def children(self, pid: int) -> list[int]:
+            """List the direct children of a process, whichever of its threads they belong to."""
+
+        def environment(self, pid: int) -> bytes:
+            """Return the environment a process began with, NUL after each entry, or nothing."""
+
+        def current_directory(self, pid: int) -> str | None:
+            """Return the working directory of a process, or None where it cannot be known."""
+
+        def reap(self, known: Iterable[int]) -> tuple[int, int] | None:
+            """Reap one child that has exited and return its pid and exit code (-N for signal N).
+
+            ``known`` are the children we started. Where we adopt orphans, those are reaped as well.
+            """
+
+        def become_subreaper(self) -> bool:
+            """Have orphans below us become our children; False where that cannot be."""
+
+        def die_with_parent(self, signal_number: int) -> bool:
+            """Have the system signal us when the thread that forked us ends; False if it cannot."""
+
+        def set_process_name(self, name: str) -> None:
+            """Set the name that `ps` and ``/proc/<pid>/comm`` show, as far as the system allows."""
+
+        def ephemeral_ports(self) -> range:
+            """Return the ports that the system hands to outgoing connections."""
+
+        def raise_descriptor_limit(self) -> int:
+            """Raise our limit of open files as far as we may and return it."""
+
+        def restore_descriptor_limit(self, pid: int) -> None:
+            """Give a child the limit of open files that we were started with."""
+
+        def open_memory_watch(self) -> MemoryWatch:
+            """Begin to watch for processes killed because memory ran out."""
 
 
-class Platform(Protocol):
-    """The questions and requests that a platform module must meet."""
-
-    def process_facts(self, pid: int) -> ProcessFacts | None:
-        """Describe a process, or return None when there is none that we may look at."""
-
-    def children(self, pid: int) -> list[int]:
-        """List the direct children of a process, whichever of its threads they belong to."""
-
-    def environment(self, pid: int) -> bytes:
-        """Return the environment a process was started with, NUL after each entry, or nothing."""
-
-    def current_directory(self, pid: int) -> str | None:
-        """Return the working directory of a process, or None where it cannot be known."""
-
-    def reap(self, known: Iterable[int]) -> tuple[int, int] | None:
-        """Reap one child that has exited and return its pid and exit code (-N for signal N).
-
-        ``known`` are the children we started. Where we adopt orphans, those are reaped as well.
-        """
-
-    def become_subreaper(self) -> bool:
-        """Have orphans among our descendants become our children; False where that cannot be."""
-
-    def die_with_parent(self, signal_number: int) -> bool:
-        """Have the system signal us when the thread that forked us ends; False if it cannot."""
-
-    def set_process_name(self, name: str) -> None:
-        """Set the name that `ps` and ``/proc/<pid>/comm`` show, as far as the system allows."""
-
-    def ephemeral_ports(self) -> range:
-        """Return the ports that the system hands to outgoing connections."""
-
-    def raise_descriptor_limit(self) -> int:
-        """Raise our limit of open files as far as we may and return it."""
-
-    def restore_descriptor_limit(self, pid: int) -> None:
-        """Give a child the limit of open files that we were started with."""
-
-    def open_memory_watch(self) -> MemoryWatch:
-        """Begin to watch for processes killed because memory ran out."""
-
-
-_answers: Platform = _system
+answers: Platform = _system
 process_facts = _system.process_facts
 children = _system.children
 environment = _system.environment

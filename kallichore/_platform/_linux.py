@@ -1,4 +1,4 @@
-"""Linux: ``/proc``, ``prctl`` and ``prlimit``."""
+"""Linux: ``/proc``, ``prctl`` and ``prlimit``. Imports late what the guardian does not need."""
 
 # ruff: noqa: PTH110, PTH115, PTH123, PTH208 - pathlib is not cheap, and the guardian imports this
 
@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import os
 import resource
-from typing import TYPE_CHECKING, Final
 
 from kallichore._platform._facts import ProcessFacts
-from kallichore._platform._linux_memory import LinuxMemoryWatch
+
+TYPE_CHECKING = False  # as `typing` has it, which is not imported: see `_facts`
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Final
+
+    from kallichore._platform._linux_memory import LinuxMemoryWatch
 
 __all__ = [
     "become_subreaper",
@@ -158,6 +161,8 @@ def restore_descriptor_limit(pid: int) -> None:
 
 def open_memory_watch() -> LinuxMemoryWatch:
     """See `kallichore._platform.Platform`."""
+    from kallichore._platform._linux_memory import LinuxMemoryWatch  # noqa: PLC0415 - see above
+
     return LinuxMemoryWatch()
 
 

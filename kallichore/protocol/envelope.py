@@ -143,8 +143,8 @@ class _Frame(Struct, gc=False):
     header: msgspec.Raw
     channel: str
     content: msgspec.Raw = msgspec.Raw(b"{}")
-    metadata: msgspec.Raw | None = None
-    parent_header: msgspec.Raw | None = None
+    metadata: msgspec.Raw = msgspec.Raw(b"{}")
+    parent_header: msgspec.Raw = msgspec.Raw(b"{}")
     buffers: list[bytes] | None = None
 
 
@@ -170,8 +170,8 @@ def decode(
         frame = _decode_frame(text)
         head = _decode_header(frame.header)
         content = check_object(bytes(frame.content))
-        metadata = check_object(bytes(frame.metadata or b"{}"))
-        parent = check_object(bytes(frame.parent_header or b"{}"))
+        metadata = _object_or_null(frame.metadata)
+        parent = _object_or_null(frame.parent_header)
         header = check_object(bytes(frame.header))
     except RecursionError:
         raise Unusable("The frame's JSON is nested too deeply") from None
@@ -192,6 +192,10 @@ def decode(
         content,
         frame.buffers or [],
     )
+
+
+def _object_or_null(part: msgspec.Raw) -> bytes:
+    return b"{}" if part == b"null" else check_object(bytes(part))
 
 
 def _filled(header: bytes, session_id: str, username: str, date: str) -> bytes:
