@@ -241,7 +241,5 @@ class ClientBounds:
     """The same server's time to obey SIGTERM before SIGKILL."""
     last_words_seconds: float = 0.02
     """How long after its exit a kernel's last messages are still received."""
-    drain_seconds: float = 0.5
-    """How long the last words of a server that did not start are waited for."""
     server_output_bytes: int = 64 * KIB
     """Last bytes of its stdout and stderr that are kept for an error message."""

@@ -107,11 +107,13 @@ async def _start(client: Client, options: argparse.Namespace) -> int:
     try:
         info = await client.start_session(session_id)
     except StartFailed as exc:
-        with suppress(ClientError):  # the failed start is the news
-            await client.delete_session(session_id)
-        raise _with_output(exc) from None
-    value = {"session_id": session_id, "kernel_info": info}
-    return tell(options, value, f"Started {session_id}{_implementation(info)}.")
+        failure = _with_output(exc)
+    else:
+        value = {"session_id": session_id, "kernel_info": info}
+        return tell(options, value, f"Started {session_id}{_implementation(info)}.")
+    with suppress(ClientError):  # the failed start is the news
+        await client.delete_session(session_id)
+    raise failure
 
 
 def _absolute(directory: str) -> str:

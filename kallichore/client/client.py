@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self
 
+import trio
+
 from kallichore import models
 from kallichore.client.http import Http
 from kallichore.client.paths import session_path
@@ -53,7 +55,6 @@ class Client:
         return cls(Target.from_connection_file(path))
 
     async def __aenter__(self) -> Self:
-        await self._http.__aenter__()
         return self
 
     async def __aexit__(
@@ -62,7 +63,8 @@ class Client:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._http.__aexit__(exc_type, exc, traceback)
+        with trio.move_on_after(self._bounds.close_seconds, shield=True):
+            await self._http.aclose()
 
     # The server ----------------------------------------------------------------------------------
 

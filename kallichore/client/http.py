@@ -5,7 +5,7 @@ Everything that knows httpx is here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote
 
 import httpx
@@ -22,8 +22,6 @@ from kallichore.client.errors import (
 )
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from kallichore.client.target import Target
     from kallichore.config import ClientBounds
 
@@ -56,17 +54,9 @@ class Http:
             trust_env=False,
         )
 
-    async def __aenter__(self) -> Self:
-        await self._client.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._client.__aexit__(exc_type, exc, traceback)
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
 
     async def ask(self, method: str, path: str, answer: type[T], body: object = None) -> T:
         """Send a request and decode its answer as ``answer``; ``body`` of None sends no body.
@@ -94,7 +84,7 @@ class Http:
         except httpx.ConnectError as exc:
             raise ServerGone(f"No server answers at {self._target}.") from exc
         except httpx.TransportError as exc:
-            why = str(exc) or type(exc).__name__
+            why = str(exc).rstrip(".") or type(exc).__name__
             raise ServerGone(
                 f"The server at {self._target} went away during {method} {path}: {why}."
             ) from exc

@@ -14,7 +14,7 @@ import tempfile
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import trio
 
@@ -47,43 +47,38 @@ class LaunchedServer:
     process: trio.Process
     details: ConnectionDetails
     connection_file: Path
-    output: Tail
-    """The last of what it wrote to stdout and stderr."""
+    output: Output
+    """What it writes to stdout and stderr; ``str()`` is the last of it."""
 
 
-class Tail:
-    """The last bytes of what a process writes to its stdout and stderr.
+class Output:
+    """What a process writes to its stdout and stderr, in a file.
 
-    Attributes:
-        ended: set when both have been read to their end.
-        reading: the scope of `follow`. Shielded, for a process that is asked to stop may need to
-            say something, and would break on a pipe that is closed; so its owner must cancel it.
+    A file and no pipe: it needs no reader, so nothing breaks when ours is cancelled.
     """
 
-    def __init__(self, limit: int) -> None:
-        """Keep ``limit`` bytes."""
-        self.ended = trio.Event()
-        self.reading = trio.CancelScope(shield=True)
+    def __init__(self, path: Path, limit: int) -> None:
+        """Create the file; ``limit`` bytes of its end are shown."""
+        self._path = path
         self._limit = limit
-        self._content = bytearray()
+        self._kept: str | None = None
+        path.touch(mode=0o600)
 
     def __str__(self) -> str:
-        return self._content.decode("utf-8", "replace")
+        return self._read() if self._kept is None else self._kept
 
-    async def follow(self, process: trio.Process) -> None:
-        """Read the process's output to its end, so that it never waits for us."""
-        with self.reading:
-            async with trio.open_nursery() as nursery:
-                for stream in (process.stdout, process.stderr):
-                    if stream is not None:
-                        nursery.start_soon(self._read, stream)
-        self.ended.set()
+    def open(self) -> BinaryIO:
+        """Open it for the process."""
+        return self._path.open("ab")
 
-    async def _read(self, stream: trio.abc.ReceiveStream) -> None:
-        async with stream:
-            async for chunk in stream:
-                self._content += chunk
-                del self._content[: -self._limit]
+    def keep(self) -> None:
+        """Keep its end, because the file goes."""
+        self._kept = self._read()
+
+    def _read(self) -> str:
+        with self._path.open("rb") as file:
+            file.seek(max(0, self._path.stat().st_size - self._limit))
+            return file.read().decode("utf-8", "replace")
 
 
 @asynccontextmanager
@@ -124,44 +119,45 @@ async def open_server(
         LaunchFailed: if it ends, or says nothing for `ClientBounds.launch_seconds`.
     """
     bounds = bounds or ClientBounds()
-    ended_by: BaseException | None = None
     with tempfile.TemporaryDirectory(
         prefix="kc-", dir=_temporary(), ignore_cleanup_errors=True
     ) as name:
         directory = Path(name)
-        given = [*command, *_own_arguments(directory, lifeline=lifeline), *arguments]
-        async with _listen(directory / "h.sock") as listener, trio.open_nursery() as nursery:
-            # In a session of its own, so that Ctrl-C in a terminal reaches us and not the server.
-            process = await trio.lowlevel.open_process(
-                given,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
-            output = Tail(bounds.server_output_bytes)
-            nursery.start_soon(output.follow, process)
+        output = Output(directory / "output", bounds.server_output_bytes)
+        async with _listen(directory / "h.sock") as listener:
+            given = [*command, *_own_arguments(directory, lifeline=lifeline), *arguments]
+            process = await _start(given, env, output)
             try:
                 details = await _await_handshake(listener, process, output, bounds)
-                target = _target(details, output)
-                async with Client(target, bounds) as client:
+                async with Client(_target(details, output), bounds) as client:
+                    if lifeline:
+                        await client.client_heartbeat(os.getpid())
+                    file = directory / "connection.json"
                     try:
-                        if lifeline:
-                            await client.client_heartbeat(os.getpid())
-                        yield LaunchedServer(
-                            client, process, details, directory / "connection.json", output
-                        )
+                        yield LaunchedServer(client, process, details, file, output)
                     finally:
-                        await _ask_to_stop(client, process, bounds)
-            except BaseException as exc:  # noqa: BLE001 - raised below, outside of the nursery
-                ended_by = exc
-            await _end(process, bounds)
-            with trio.move_on_after(bounds.drain_seconds, shield=True):
-                await output.ended.wait()
-            output.reading.cancel(reason="the server has ended")
-    if ended_by is not None:
-        raise ended_by
+                        with trio.move_on_after(bounds.stop_seconds, shield=True):
+                            await _ask_to_stop(client, process)
+            finally:
+                with trio.move_on_after(2 * bounds.term_seconds, shield=True):
+                    await _end(process, bounds)
+                output.keep()
+
+
+async def _start(
+    command: Sequence[str], env: Mapping[str, str] | None, output: Output
+) -> trio.Process:
+    """Start the process; not cancelled once it has begun."""
+    with output.open() as file:
+        return await trio.lowlevel.open_process(
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            # Ctrl-C in a terminal reaches us and not the server, which is told in order.
+            start_new_session=True,
+        )
 
 
 def _temporary() -> str:
@@ -190,7 +186,7 @@ async def _listen(path: Path) -> AsyncIterator[trio.SocketListener]:
 
 
 async def _await_handshake(
-    listener: trio.SocketListener, process: trio.Process, output: Tail, bounds: ClientBounds
+    listener: trio.SocketListener, process: trio.Process, output: Output, bounds: ClientBounds
 ) -> ConnectionDetails:
     """Return what the server reports; its end calls the waiting off."""
     content = bytearray()
@@ -210,13 +206,11 @@ async def _await_handshake(
     if patience.cancelled_caught:
         said = f"The server said nothing for {bounds.launch_seconds:g} seconds."
     else:
-        with trio.move_on_after(bounds.drain_seconds):
-            await output.ended.wait()
         said = f"The server ended with exit code {process.returncode} instead of starting."
     raise LaunchFailed(said, str(output))
 
 
-def _target(details: ConnectionDetails, output: Tail) -> Target:
+def _target(details: ConnectionDetails, output: Output) -> Target:
     try:
         return Target.from_details(details, REPORTED)
     except BadTarget as exc:
@@ -228,28 +222,26 @@ async def _cancel_when_over(process: trio.Process, scope: trio.CancelScope) -> N
     scope.cancel(reason="the server has ended")
 
 
-async def _ask_to_stop(client: Client, process: trio.Process, bounds: ClientBounds) -> None:
-    """Ask for the orderly shutdown, and wait for it for a bounded time."""
-    with trio.move_on_after(bounds.stop_seconds, shield=True):
-        try:
-            await client.shutdown_server()
-        except ServerGone:
-            pass  # it may be stopping already; its end is what counts
-        except RequestFailed as exc:
-            if exc.code != "server_stopping":
-                return
-        except ClientError:
+async def _ask_to_stop(client: Client, process: trio.Process) -> None:
+    """Ask for the orderly shutdown, and wait for it."""
+    try:
+        await client.shutdown_server()
+    except ServerGone:
+        pass  # it may be stopping already; its end is what counts
+    except RequestFailed as exc:
+        if exc.code != "server_stopping":
             return
-        await process.wait()
+    except ClientError:
+        return
+    await process.wait()
 
 
 async def _end(process: trio.Process, bounds: ClientBounds) -> None:
     """Make sure that the process is gone, and reap it."""
-    with trio.move_on_after(bounds.term_seconds, shield=True):
-        if process.returncode is None:
-            process.terminate()
+    if process.returncode is None:
+        process.terminate()
+    with trio.move_on_after(bounds.term_seconds) as patience:
         await process.wait()
-        return
-    with trio.move_on_after(bounds.term_seconds, shield=True):
+    if patience.cancelled_caught:
         process.kill()
         await process.wait()

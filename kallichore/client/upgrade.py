@@ -83,7 +83,7 @@ async def open_websocket(
             else:
                 try:
                     yield connection
-                except BaseException as exc:  # noqa: BLE001 - raised below, outside of the nursery
+                except BaseException as exc:  # noqa: BLE001 - raised below
                     ended_by = exc
                 with trio.move_on_after(bounds.close_seconds, shield=True):
                     await connection.aclose()

@@ -135,10 +135,9 @@ def test_a_session_has_the_kernelspecs_command_environment_and_interrupt_mode(
     assert (session.working_directory, session.protocol_version) == ("/w", "5.3")
 
 
-def test_a_session_gets_an_id_of_its_own_and_the_kernelspecs_protocol() -> None:
-    spec = Kernelspec(argv=[], name="ir", kernel_protocol_version="5.5")
+def test_a_session_gets_an_id_of_its_own() -> None:
+    spec = Kernelspec(argv=[], name="ir")
     one, two = build_session(spec), build_session(spec)
     assert one.session_id.startswith("ir-")
     assert one.session_id != two.session_id
-    assert one.protocol_version == "5.5"
     assert one.username
