@@ -33,6 +33,7 @@ BECOME: Final = (
     "from kallichore.guardian_process import main; main(sys.argv[1:])"
 )
 """What the guardian's new interpreter is told."""
+SENT_BYTES: Final = 65536
 
 
 class Link:
@@ -43,20 +44,19 @@ class Link:
         self.end = end
         self.pid = pid
         self.adopting = adopting
-        self._unsent = b""
+        self._unsent = bytearray()
         end.settimeout(0)
 
     def tell(self, kind: bytes, value: str) -> None:
         """Send one record, now or, when the guardian is stopped, together with a later one."""
         self._unsent += kind + os.fsencode(value) + b"\0"
         try:
-            sent = self.end.send(self._unsent)
+            sent = self.end.send(self._unsent[:SENT_BYTES])
         except BlockingIOError:
             return
         except OSError:  # it is gone; `guardian_gone` tells
-            self._unsent = b""
-            return
-        self._unsent = self._unsent[sent:]
+            sent = len(self._unsent)
+        del self._unsent[:sent]
 
 
 _link: Link | None = None
