@@ -36,6 +36,8 @@ class KernelMessage(Struct, frozen=True, gc=False):
     metadata: bytes
     content: bytes
     buffers: list[bytes]
+    detail: str = ""
+    """The one word of the content that decides: a stream's name, a status's execution state."""
 
 
 class ClientMessage(Struct, frozen=True, gc=False):

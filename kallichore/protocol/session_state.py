@@ -6,7 +6,6 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from msgspec import Struct
 
 from kallichore.models import Status
 from kallichore.protocol import lifecycle
@@ -37,7 +36,7 @@ from kallichore.protocol.events import (
     StartAccepted,
     TakeInfo,
 )
-from kallichore.protocol.execution import Execution, StreamContent, lenient
+from kallichore.protocol.execution import Execution
 from kallichore.protocol.execution_queue import ExecutionQueue, Place
 from kallichore.protocol.lifecycle import Cause
 from kallichore.protocol.message import Channel, ClientMessage, KernelMessage
@@ -55,8 +54,7 @@ _OPEN_EXECUTIONS: Final = 16
 """Executions whose idle came without a reply that are still watched for one."""
 
 
-class _StatusContent(Struct, frozen=True, gc=False):
-    execution_state: str = ""
+_STREAMS: Final = frozenset({"stdout", "stderr"})
 
 
 class SessionState:
@@ -184,8 +182,7 @@ class SessionState:
             return [TakeInfo(message.content)] if self._settling else []
         if message.channel is IOPUB and message.msg_type == "status":
             self._heard_any = True
-            state = lenient(message.content, _StatusContent).execution_state
-            if state == "idle" and self.status is Status.READY and self._heard is None:
+            if message.detail == "idle" and self.status is Status.READY and self._heard is None:
                 return self._move(Cause.IDLE, message.parent_type)
         return []
 
@@ -193,13 +190,13 @@ class SessionState:
         return []  # JEP 65: tells a subscriber, which is us, that its subscription is known
 
     def _iopub_stream(self, message: KernelMessage) -> Effects:
-        if lenient(message.content, StreamContent).name in {"stdout", "stderr"}:
+        if message.detail in _STREAMS:
             return [Deliver(message)]
         content = renamed_stream(message.content)
         return [Deliver(msgspec.structs.replace(message, content=content))]
 
     def _iopub_status(self, message: KernelMessage) -> Effects:
-        state = lenient(message.content, _StatusContent).execution_state
+        state = message.detail
         if state not in {"busy", "idle"}:
             return [Deliver(message)] if state == "starting" else []
         execution = self._open.get(message.parent_id)

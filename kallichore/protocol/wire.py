@@ -17,7 +17,7 @@ from msgspec import Struct
 from kallichore.protocol.message import KernelMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
     from kallichore.protocol.message import Channel, ClientMessage
 
@@ -50,6 +50,19 @@ class _ParentHeader(Struct, gc=False):
     msg_type: str | None = None
 
 
+class _Stream(Struct, gc=False):
+    detail: str = msgspec.field(default="stdout", name="name")
+
+
+class _Status(Struct, gc=False):
+    detail: str = msgspec.field(default="", name="execution_state")
+
+
+# Reading one word of a content checks all of it, so it replaces the check and costs nothing.
+_detailed: dict[str, Callable[[bytes], _Stream | _Status]] = {
+    "stream": msgspec.json.Decoder(_Stream).decode,
+    "status": msgspec.json.Decoder(_Status).decode,
+}
 _decode_header = msgspec.json.Decoder(_Header).decode
 _decode_parent = msgspec.json.Decoder(_ParentHeader).decode
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
@@ -89,7 +102,7 @@ def serialize(message: ClientMessage, signer: Signer) -> list[bytes]:
     return [DELIMITER, signature, header, parent, metadata, content, *message.buffers]
 
 
-def parse(channel: Channel, frames: Sequence[bytes], signer: Signer) -> KernelMessage:
+def parse(channel: Channel, frames: list[bytes], signer: Signer) -> KernelMessage:
     """Check a multipart of the kernel and decode what decisions need.
 
     What strict JSON lacks but Python kernels send (NaN, infinities, lone surrogates, broken
@@ -109,13 +122,18 @@ def parse(channel: Channel, frames: Sequence[bytes], signer: Signer) -> KernelMe
     signed = b"".join((header, parent, metadata, content))
     if not signer.verify(signed, signature):
         raise BadSignature("unsigned" if not signature else "wrong signature")
+    detail = ""
     try:
         # The parts are JSON one by one, so each begins and ends with an ASCII character, and no
         # UTF-8 sequence can straddle two of them: one check of the joined bytes serves all.
         head = _decode_header(header)
         origin = _decode_parent(parent)
         _check_json(metadata)
-        _check_json(content)
+        read_detail = _detailed.get(head.msg_type)
+        if read_detail is None:
+            _check_json(content)
+        else:
+            detail = read_detail(content).detail
         if not signed.isascii():
             signed.decode()
         if metadata[0] != _OPEN or content[0] != _OPEN:
@@ -124,6 +142,7 @@ def parse(channel: Channel, frames: Sequence[bytes], signer: Signer) -> KernelMe
         parent = b"{}" if parent == b"null" else parent
         header, parent, metadata, content = map(_repair, (header, parent, metadata, content))
         head, origin = _decode_headers(header, parent)
+        detail = _lax_detail(head.msg_type, content)
     return KernelMessage(
         channel,
         head.msg_id,
@@ -134,7 +153,8 @@ def parse(channel: Channel, frames: Sequence[bytes], signer: Signer) -> KernelMe
         parent if origin.msg_id else _null_if_empty(parent),
         metadata,
         content,
-        list(frames[start + 5 :]),
+        frames[start + 5 :],
+        detail,
     )
 
 
@@ -159,6 +179,13 @@ def _null_if_empty(parent: bytes) -> bytes:
 
 _EMPTY_OBJECT_BYTES: Final = 64
 """An object without fields is never longer in practice; a longer parent header is kept as it is."""
+
+
+def _lax_detail(msg_type: str, content: bytes) -> str:
+    """Read what decides in a repaired content; a word of another type decides nothing."""
+    name = {"stream": "name", "status": "execution_state"}.get(msg_type)
+    word: object = json.loads(content).get(name) if name is not None else None
+    return word if isinstance(word, str) else ""
 
 
 def _decode_headers(header: bytes, parent: bytes) -> tuple[_Header, _ParentHeader]:
