@@ -155,7 +155,9 @@ os.unlink("gone")
 
 COUNT = """
 counts = {}
-def count(number, frame): counts[number] = counts.get(number, 0) + 1
+def count(number, frame):
+    counts[number] = counts.get(number, 0) + 1
+    say("heard")
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
     signal.signal(number, count)
 say("ready", os.getpid())
@@ -169,6 +171,7 @@ def test_signals_reach_the_supervisor_once_each_and_leave_the_guardian_alone() -
         assert server.read()[0] == "ready"
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
             server.process.send_signal(number)
+            assert server.read() == ["heard"]
         assert server.read() == ["SIGHUP=1", "SIGINT=1", "SIGUSR1=1", "SIGTERM=1"]
         assert server.end() == 0
 
