@@ -98,7 +98,8 @@ def _invalid(document: Document) -> Iterator[str]:
     if document["openapi"] != "3.0.1":
         yield f"the document says OpenAPI {document['openapi']}, and 3.0.1 was agreed"
     for error in OpenAPIV30SpecValidator(document).iter_errors():
-        yield f"{spelled(error.absolute_path) or 'the document'}: {error.message}"
+        what = error.message.partition("\n")[0]
+        yield f"{spelled(error.absolute_path) or 'the document'}: {what}"
 
 
 def _conventions(document: Document) -> Iterator[str]:
