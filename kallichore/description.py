@@ -34,7 +34,8 @@ class _KernelInfo(msgspec.Struct):
 
 def describe(session: Session) -> ActiveSession:
     """Describe a session as it is now."""
-    spec, talk = session.spec, session.talk
+    control, talk = session.control, session.talk
+    spec = control.spec
     queue = talk.state.queue
     prompts = _prompts(talk.kernel_info)
     seconds = int(trio.current_time() - talk.status_since)
@@ -43,16 +44,16 @@ def describe(session: Session) -> ActiveSession:
     return ActiveSession(
         session_id=session.id,
         argv=spec.argv,
-        process_id=session.process_id,
+        process_id=control.process_id,
         username=spec.username,
         display_name=spec.display_name,
         language=spec.language,
         interrupt_mode=spec.interrupt_mode,
-        initial_env=session.initial_env,
+        initial_env=control.initial_env,
         connected=session.connected,
         started=session.created,
         session_mode=spec.session_mode,
-        working_directory=session.working_directory,
+        working_directory=control.working_directory,
         notebook_uri=spec.notebook_uri,
         input_prompt=prompts.input_prompt or spec.input_prompt,
         continuation_prompt=prompts.continuation_prompt or spec.continuation_prompt,
@@ -65,12 +66,12 @@ def describe(session: Session) -> ActiveSession:
         ),
         status=session.status,
         kernel_info=msgspec.Raw(talk.kernel_info),
-        resource_usage=session.resource_usage,
+        resource_usage=control.resource_usage,
         idle_seconds=0 if busy else seconds,
         busy_seconds=seconds if busy else 0,
         socket_path=None if resuming is None else str(resuming),
         history=list(talk.history)[-_RECENT:],
-        last_exit=session.last_exit,
+        last_exit=control.last_exit,
     )
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ConnectionDetails", "open_connection_details", "report", "resolve_token", "server_path"]
 
-NO_TOKEN: Final = "none"
+NO_TOKEN: Final = "none"  # noqa: S105 (the word that stands for no token)
 
 
 class ConnectionDetails(msgspec.Struct, frozen=True, kw_only=True):

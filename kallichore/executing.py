@@ -1,4 +1,4 @@
-"""``POST …/execute``: code run on a caller's behalf, through the session's own queue (CONTRACT 2.3)."""
+"""``POST …/execute``: code run for a caller, through the session's own queue (CONTRACT 2.3)."""
 
 from __future__ import annotations
 
@@ -109,6 +109,6 @@ def _withdraw(session: Session, execution: Execution) -> None:
     session.talk.forget(execution)
     if execution.ran:
         with suppress(KallichoreError):
-            session.interrupt_nowait()
+            session.control.interrupt()
         return
     session.talk.receive(ExecutionWithdrawn(execution))

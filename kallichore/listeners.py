@@ -9,7 +9,6 @@ import os
 import socket
 import stat
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -17,6 +16,8 @@ import trio
 from kallichore.errors import SocketPathTooLong
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kallichore.config import Limits
 
 __all__ = ["listen_tcp", "listen_unix", "remove_socket", "socket_path"]

@@ -15,7 +15,8 @@ import msgspec
 import trio
 import zmq
 
-from kallichore import __version__, _platform, guardian, listeners, log as logs
+from kallichore import __version__, _platform, guardian, listeners
+from kallichore import log as logs
 from kallichore.config import Transport
 from kallichore.details import (
     ConnectionDetails,

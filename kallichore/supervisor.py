@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from kallichore import __version__, log as logs
+from kallichore import __version__
+from kallichore import log as logs
 from kallichore._platform import process_start_time
 from kallichore.config import LogLevel
 from kallichore.errors import (
@@ -87,7 +88,7 @@ class Supervisor:
     async def _end_sessions(self) -> None:
         async with trio.open_nursery() as nursery:
             for session in self.sessions.values():
-                nursery.start_soon(contain, "ending a session", session.shut_down)
+                nursery.start_soon(contain, "ending a session", session.control.shut_down)
 
     def stop(self, reason: str) -> None:
         """Begin the orderly shutdown; a second call skips its polite part (CONTRACT 1.7)."""
@@ -133,8 +134,12 @@ class Supervisor:
             try:
                 await contain("a session", session.run)
             finally:
-                del self.sessions[session.id]
+                self._forget(session)
             nursery.cancel_scope.cancel(reason="the session ended")
+
+    def _forget(self, session: Session) -> None:
+        if self.sessions.get(session.id) is session:
+            del self.sessions[session.id]
 
     async def _watch(self, session: Session) -> None:
         while True:
@@ -150,7 +155,9 @@ class Supervisor:
 
     async def delete(self, session_id: str) -> None:
         """End a session whose kernel is gone. Raises `SessionNotFound`, `SessionRunning`."""
-        await self.get(session_id).delete()
+        session = self.get(session_id)
+        await session.delete()
+        self._forget(session)
 
     # -- the server as a whole ------------------------------------------------------------------
 

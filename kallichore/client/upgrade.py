@@ -70,7 +70,7 @@ async def open_websocket(
         RequestFailed: if it refuses.
         UnexpectedAnswer: if what answers is no WebSocket server.
     """
-    ended_by: BaseException | None = None
+    raised: BaseException | None = None
     upgrade = trio.CancelScope(deadline=trio.current_time() + bounds.upgrade_seconds)
     try:
         async with AsyncExitStack() as closing, trio.open_nursery() as nursery:
@@ -79,22 +79,25 @@ async def open_websocket(
                 watched = _WatchedStream(stream, upgrade)
                 connection = await _upgrade(nursery, watched, target, path, bounds)
             if upgrade.cancelled_caught:
-                ended_by = ServerGone(f"The server at {target} did not open the channel.")
-            else:
-                try:
-                    yield connection
-                except BaseException as exc:  # noqa: BLE001 - raised below
-                    ended_by = exc
+                raised = ServerGone(f"The server at {target} did not open the channel.")
+                raise raised
+            try:
+                yield connection
+            except (Exception, KeyboardInterrupt, SystemExit) as exc:
+                raised = exc  # without the group that the nursery will put around it
+                raise
+            finally:
                 with trio.move_on_after(bounds.close_seconds, shield=True):
                     await connection.aclose()
-            nursery.cancel_scope.cancel(reason="the channel is closed")
+                nursery.cancel_scope.cancel(reason="the channel is closed")
     except BaseExceptionGroup as group:
         failures = group.subgroup(Exception)
-        if failures is None:  # cancelled, and nothing else
+        if raised is None and failures is None:  # cancelled, and nothing else
             raise
-        raise _explain(failures, target, path) from group
-    if ended_by is not None:
-        raise ended_by
+        if raised is None and failures is not None:
+            raised = _explain(failures, target, path)
+    if raised is not None:  # out here, so that its own cause and context stay as they are
+        raise raised
 
 
 async def _upgrade(

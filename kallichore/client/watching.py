@@ -17,6 +17,7 @@ from kallichore.client.screen import Screen
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import AsyncIterator
 
     from kallichore.client.actions import Action
     from kallichore.client.channel import Channel
@@ -100,30 +101,24 @@ async def _watch(client: Client, channel: Channel, code: str, options: argparse.
     """Show what the code does. The first Ctrl-C interrupts it, the second leaves."""
     screen = Screen(as_json=options.json)
     execution = channel.execute(code)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(_interrupt_on_signal, client, channel.session_id)
-        async for message in execution:
-            screen.show(message)
-        nursery.cancel_scope.cancel(reason="the code has ended")
+    with trio.open_signal_receiver(signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_interrupt, client, channel.session_id, signals)
+            async for message in execution:
+                screen.show(message)
+            nursery.cancel_scope.cancel(reason="the code has ended")
     reply = execution.reply
     return OK if reply is not None and reply.content.get("status") == "ok" else RAISED
 
 
-async def _interrupt_on_signal(
-    client: Client,
-    session_id: str,
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    with trio.open_signal_receiver(signal.SIGINT) as signals:
-        task_status.started()
-        async for _ in signals:
-            break
-        sys.stderr.write("[interrupting; Ctrl-C again leaves]\n")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(client.interrupt_session, session_id)
-            async for _ in signals:
-                raise KeyboardInterrupt
+async def _interrupt(client: Client, session_id: str, signals: AsyncIterator[int]) -> None:
+    """Interrupt the kernel at the first signal; the second one is a `KeyboardInterrupt`."""
+    await anext(signals)
+    sys.stderr.write("[interrupting; Ctrl-C again leaves]\n")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.interrupt_session, session_id)
+        await anext(signals)
+        raise KeyboardInterrupt
 
 
 def _show_reply(reply: models.ExecuteReply, options: argparse.Namespace) -> int:

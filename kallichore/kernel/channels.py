@@ -24,7 +24,6 @@ RECONNECT_MS: Final = 5
 """How soon libzmq knocks again at a port where no kernel listens yet."""
 
 
-
 class HeartbeatListener(Protocol):
     """Who wants to know about the heartbeat."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 import zmq
 
+from kallichore._platform import MemoryEvidence
 from kallichore.errors import (
     ConnectFailed,
     ConnectTimeout,
@@ -19,7 +20,6 @@ from kallichore.errors import (
     SpawnFailed,
     StartupFailed,
 )
-from kallichore._platform import MemoryEvidence
 from kallichore.kernel import launch
 from kallichore.kernel.channels import Channels
 from kallichore.kernel.process import (
@@ -200,9 +200,7 @@ class LaunchedRun:
             return NoKernelInfo(f"no answer within {self._timeout:g} seconds")
         return ConnectTimeout(self._timeout)
 
-    async def _read(
-        self, name: str, stream: trio.abc.ReceiveStream, drained: trio.Event
-    ) -> None:
+    async def _read(self, name: str, stream: trio.abc.ReceiveStream, drained: trio.Event) -> None:
         """Pass on what the process writes, as text, at once."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         step = self._launch.startup if self._launch is not None and name == "stderr" else None

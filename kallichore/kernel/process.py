@@ -200,8 +200,13 @@ class Process:
 
         The tree is stopped before it is killed, so that it neither grows nor falls apart meanwhile.
         """
+        self._kill_tree()
+
+    def _kill_tree(self) -> bool:
+        """Do what `kill_tree` says, and say whether anything was found besides the process."""
         self._killed_by_us = True
-        if self.returncode is None:
+        has_group = self.returncode is None or _platform.process_start_time(self.pid) is None
+        if has_group:  # once it has exited, others may still be in it
             _send(os.killpg, self.pid, signal.SIGSTOP)
         stopped: set[int] = set()
         for _ in range(STOPPING_PASSES):
@@ -211,13 +216,14 @@ class Process:
             stopped |= running
             if not running or len(stopped) >= self._reaper.limits.swept_processes:
                 break
-        if self.returncode is None:
+        if has_group:
             _send(os.killpg, self.pid, signal.SIGKILL)
         for pid in stopped:
             started = _platform.process_start_time(pid)
             if started is not None:
                 self._condemned[pid] = started
             _send(os.kill, pid, signal.SIGKILL)
+        return bool(stopped)
 
     async def stop(self, term_seconds: float) -> None:
         """End the process and all it has started: ask, wait, kill, reap.
@@ -242,9 +248,8 @@ class Process:
         with trio.move_on_after(self._reaper.deadlines.reap_seconds):
             while True:
                 self._reaper.collect()
-                if self.returncode is not None and not self._family() and not self._dying():
+                if not self._kill_tree() and self.returncode is not None and not self._dying():
                     return
-                self.kill_tree()
                 await self._reaper.pass_done()
         if self.returncode is None:
             log.error("process %d cannot be killed and is given up", self.pid)

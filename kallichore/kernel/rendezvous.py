@@ -16,8 +16,6 @@ from kallichore.kernel.handshake import Registration, registers
 from kallichore.models import ConnectionInfo
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from kallichore.errors import KallichoreError
     from kallichore.kernel.run import RunTools
 

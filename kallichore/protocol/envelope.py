@@ -76,13 +76,7 @@ def encode(message: KernelMessage) -> bytes:
     content, metadata = message.content, message.metadata
     tail = _NO_BUFFERS if not message.buffers else _buffers(message.buffers)
     length = (
-        _FIXED
-        + len(between)
-        + len(tail)
-        + len(header)
-        + len(parent)
-        + len(content)
-        + len(metadata)
+        _FIXED + len(between) + len(tail) + len(header) + len(parent) + len(content) + len(metadata)
     )
     return b"".join(
         (

@@ -276,9 +276,7 @@ def _output(output: ExecuteOutput | tuple[str, list[str]]) -> ExecuteOutput:
     if isinstance(output, ExecuteOutput):
         return output
     name, pieces = output
-    return ExecuteOutput(
-        type=ExecuteOutputType.STREAM, stream_name=name, text="".join(pieces)
-    )
+    return ExecuteOutput(type=ExecuteOutputType.STREAM, stream_name=name, text="".join(pieces))
 
 
 def _as_text(value: msgspec.Raw) -> str:

@@ -9,9 +9,13 @@ from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import (
     BytesMessage,
     CloseConnection,
-    Ping as PingEvent,
-    Pong as PongEvent,
     TextMessage,
+)
+from wsproto.events import (
+    Ping as PingEvent,
+)
+from wsproto.events import (
+    Pong as PongEvent,
 )
 from wsproto.frame_protocol import CloseReason
 
