@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Final, Self, final
 
 import trio
 
-from kallichore import _platform
+from kallichore import _platform, guardian
 from kallichore._platform import MemoryEvidence
+from kallichore.kernel.ending import exit_reason, how_it_ended, reported_exit_code, signal_name
 from kallichore.kernel.launch import SERVER_MARK, SESSION_MARK
 
 if TYPE_CHECKING:
@@ -27,7 +28,15 @@ if TYPE_CHECKING:
     from kallichore.config import Deadlines, Limits
     from kallichore.kernel.launch import Launch
 
-__all__ = ["Process", "Reaper", "exit_reason", "how_it_ended", "reported_exit_code"]
+__all__ = [
+    "MemoryEvidence",
+    "Process",
+    "Reaper",
+    "exit_reason",
+    "how_it_ended",
+    "reported_exit_code",
+    "signal_name",
+]
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +112,7 @@ class Reaper:
         child.returncode = 0  # waiting is ours; Popen must neither warn nor wait
         _platform.restore_descriptor_limit(child.pid)
         process = Process(self, child.pid, launch, stdout, stderr)
+        guardian.remember_group(child.pid, process.start_time)
         self._processes[child.pid] = process
         self.collect()
         return process
@@ -261,6 +271,7 @@ class Process:
             with trio.CancelScope(shield=True):  # bounded inside
                 await self.sweep()
         finally:
+            guardian.forget_group(self.pid)
             self.stdout.close()
             self.stderr.close()
 
@@ -304,58 +315,6 @@ class Process:
             marker.unlink(missing_ok=True)
         self.returncode = returncode
         self._exited.set()
-
-
-def how_it_ended(returncode: int) -> str:
-    """Put an exit code into the words of error KS-8: `exit status: 1`, `signal: 9 (SIGKILL)`."""
-    if returncode >= 0:
-        return f"exit status: {returncode}"
-    return f"signal: {-returncode} ({signal_name(-returncode)})"
-
-
-def reported_exit_code(returncode: int) -> int:
-    """Return the exit code as clients are told it: any signal is -1."""
-    return max(returncode, -1)
-
-
-def signal_name(number: int) -> str:
-    """Return a signal's name, also of those that have none of their own."""
-    with suppress(ValueError):
-        return signal.Signals(number).name
-    return f"signal {number}"
-
-
-def exit_reason(
-    returncode: int, out_of_memory: MemoryEvidence = MemoryEvidence.NONE, *, requested: bool = False
-) -> str:
-    """Say in one sentence, for a person, why a kernel is gone."""
-    if returncode == 0:
-        return "The kernel was shut down" if requested else "The kernel exited normally"
-    if returncode > 0:
-        return f"The kernel exited with status {returncode}"
-    name = signal_name(-returncode)
-    if requested:
-        return f"The kernel was ended with {name} as requested"
-    if out_of_memory is not MemoryEvidence.NONE:
-        return f"The kernel was killed ({name}) {MEMORY_WORDS[out_of_memory]}"
-    if -returncode in CRASHES:
-        return f"The kernel crashed with {name} ({CRASHES[-returncode]})"
-    return f"The kernel was ended from outside with {name}"
-
-
-MEMORY_WORDS: Final = {
-    MemoryEvidence.CERTAIN: "by the operating system because memory ran out",
-    MemoryEvidence.LIKELY: "probably by the operating system because memory ran out",
-}
-CRASHES: Final = {
-    int(signal.SIGSEGV): "invalid memory access",
-    int(signal.SIGBUS): "invalid memory access",
-    int(signal.SIGABRT): "it aborted itself",
-    int(signal.SIGILL): "illegal instruction",
-    int(signal.SIGFPE): "arithmetic error",
-    int(signal.SIGSYS): "forbidden system call",
-    int(signal.SIGTRAP): "trap",
-}
 
 
 def _send(kill: Callable[[int, int], None], pid: int, signal_number: int) -> None:
