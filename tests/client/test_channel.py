@@ -337,11 +337,31 @@ async def test_after_a_cancelled_send_the_channel_sends_no_more(
             await channel.send(new_message("x", {}))
 
 
-async def test_an_error_in_the_block_comes_out_bare(server: FakeServer, client: Client) -> None:
+@pytest.mark.parametrize("error", [KeyError("mine"), KeyboardInterrupt(), SystemExit(3)])
+async def test_an_error_in_the_block_comes_out_bare_and_with_its_own_cause(
+    server: FakeServer, client: Client, error: BaseException
+) -> None:
     server.script = idle_until_closed
-    with pytest.raises(KeyError, match="mine"):
+    cause = ValueError()
+
+    async def fail() -> None:
         async with client.open_channel("one"):
-            raise KeyError("mine")
+            raise error from cause
+
+    with pytest.raises(type(error)) as caught:
+        await fail()
+    assert caught.value is error
+    assert error.__cause__ is cause
+
+
+async def test_cancelling_the_block_says_farewell(server: FakeServer, client: Client) -> None:
+    server.script = idle_until_closed
+    with trio.CancelScope() as scope:
+        async with client.open_channel("one"):
+            scope.cancel(reason="the test wants it")
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    await server.gone.wait()
 
 
 async def test_a_farewell_nobody_answers_is_bounded(server: FakeServer) -> None:
