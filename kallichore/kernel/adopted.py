@@ -47,6 +47,8 @@ class AdoptedRun:
         self._readiness = Readiness()
         self._channels: Channels | None = None
         self._lost = trio.Event()
+        self._life = trio.CancelScope()
+        self._answered = False
         self.requested = False
         self.connection: ConnectionInfo | None = connection
         self._address = (connection.ip, connection.shell_port)
@@ -67,22 +69,13 @@ class AdoptedRun:
             )
         except zmq.ZMQError as error:
             raise StartupFailed(ConnectFailed(str(error))) from error
-        answered = False
         try:
-            async with trio.open_nursery() as life:
-                channels.start(life)
-                with trio.move_on_after(self._timeout):
-                    await self._readiness.wait(channels, self._host, tools.deadlines)
-                    answered = True
-                if answered:
-                    task_status.started()
-                    life.start_soon(channels.watch_heartbeat, self)
-                    await self._until_gone()
-                life.cancel_scope.cancel(reason="the adopted kernel is gone, or never answered")
+            with self._life:
+                await self._live(channels, task_status)
         finally:
             channels.close()
             self.exited.set()
-        if not answered:
+        if not self._answered:
             raise StartupFailed(
                 NoKernelInfo(f"no answer within {self._timeout:g} seconds")
                 if listens(*self._address)
@@ -96,6 +89,19 @@ class AdoptedRun:
             requested=self.requested,
         )
 
+    async def _live(self, channels: Channels, task_status: trio.TaskStatus[None]) -> None:
+        """Talk to the kernel until it is gone, or has not answered in time."""
+        async with trio.open_nursery() as life:
+            channels.start(life)
+            with trio.move_on_after(self._timeout):
+                await self._readiness.wait(channels, self._host, self._tools.deadlines)
+                self._answered = True
+            if self._answered:
+                task_status.started()
+                life.start_soon(channels.watch_heartbeat, self)
+                await self._until_gone()
+            life.cancel_scope.cancel(reason="the adopted kernel is gone, or never answered")
+
     def _handle(self, channel: Channel, batch: list[list[bytes]]) -> None:
         assert self._channels is not None  # noqa: S101 (it is what calls this)
         self._host.from_kernel(channel, batch, self._channels.signer)
@@ -107,7 +113,7 @@ class AdoptedRun:
         while True:
             await self._lost.wait()
             with trio.move_on_after(deadlines.adopted_lost_seconds) as patience:
-                while self._lost.is_set() and listens(*self._address):
+                while self._lost.is_set() and listens(*self._address):  # noqa: ASYNC110 (no event tells)
                     await trio.sleep(deadlines.heartbeat_pause_seconds)
             if patience.cancelled_caught or self._lost.is_set():
                 return
@@ -140,8 +146,7 @@ class AdoptedRun:
         self.requested = True
         self.send(own_request(Channel.CONTROL, "shutdown_request", {"restart": restart}))
         with trio.move_on_after(polite_seconds):
-            while listens(*self._address) and not self.exited.is_set():
+            while listens(*self._address):  # noqa: ASYNC110 (no event tells)
                 await trio.sleep(self._tools.deadlines.adopted_poll_seconds)
-        self._lost.set()
-        self.heartbeat_lost()
+        self._life.cancel(reason="the session lets go of the adopted kernel")
         await self.exited.wait()

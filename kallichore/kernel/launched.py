@@ -299,7 +299,7 @@ class LaunchedRun:
 def listens(ip: str, port: int) -> bool:
     """Tell whether anybody accepts connections on a local port."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
+        probe.settimeout(0)
         try:
             probe.connect((ip, port))
         except BlockingIOError:
