@@ -59,7 +59,7 @@ class Reaper:
         self.deadlines = deadlines
         self._processes: dict[int, Process] = {}
         self._pass_done = trio.Event()
-        self._memory = _platform.open_memory_watch()
+        self._memory: _platform.MemoryWatch = _platform.open_memory_watch()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Reap until cancelled, and then, for a bounded time, until no process we started is left.
