@@ -107,6 +107,18 @@ class Conversation:
         self.came_or_went = Activity()
         """A client connected or left, or the session became idle or exited."""
         self._waiters: dict[int, trio.Event] = {}
+        self._carriers: dict[type, object] = {
+            Deliver: self._deliver,
+            Send: self._send,
+            Announce: lambda effect: self.announce(effect.key, effect.value),
+            ChangeStatus: self._change_status,
+            Answer: self._answer,
+            Finish: self._finish,
+            Drain: self._drain,
+            LocateKernel: lambda _: self._locate(),
+            TakeInfo: self._take_info,
+            Refuse: lambda effect: self._refuse(effect.why),
+        }
 
     # -- from the kernel (a `RunHost`) ----------------------------------------------------------
 
@@ -195,47 +207,44 @@ class Conversation:
         for effect in self.state.receive(event):
             self._carry_out(effect)
 
-    def _carry_out(self, effect: Effect) -> None:  # noqa: C901 (one case an effect)
-        match effect:
-            case Deliver(message):
-                self._deliver(message)
-            case Send(message):
-                sent = self.run is not None and self.run.send(message)
-                self.counters.to_kernel += 1
-                self.counters.bytes_to_kernel += message.size
-                if not sent:
-                    self.receive(SendFailed(message))
-            case Announce(key, value):
-                self.announce(key, value)
-            case ChangeStatus(status, reason):
-                self._change_status(status, reason)
-            case Answer(message, status, why, busy):
-                write = partial(self._write, session=self._session_id)
-                for answer in in_the_kernels_place(message, status, why, busy=busy, write=write):
-                    self._deliver(answer)
-            case Finish(execution):
-                self._finish(execution)
-            case Drain(channel, message):
-                if self.run is not None:
-                    self.run.drain(channel)
-                self.receive(Settled(message))
-            case LocateKernel():
-                self._locate()
-            case TakeInfo(content):
-                self.kernel_info = content
-                if self.run is not None:
-                    self.run.info_received()
-            case Refuse(why):
-                self._refuse(why)
+    def _carry_out(self, effect: Effect) -> None:
+        self._carriers[type(effect)](effect)  # type: ignore[operator]
 
-    def _deliver(self, message: KernelMessage) -> None:
+    def _send(self, effect: Send) -> None:
+        message = effect.message
+        self.counters.to_kernel += 1
+        self.counters.bytes_to_kernel += message.size
+        if self.run is None or not self.run.send(message):
+            self.receive(SendFailed(message))
+
+    def _answer(self, effect: Answer) -> None:
+        """Answer an `execute_request` in the kernel's place."""
+        write = partial(self._write, session=self._session_id)
+        for answer in in_the_kernels_place(
+            effect.message, effect.status, effect.why, busy=effect.busy, write=write
+        ):
+            self._deliver(Deliver(answer))
+
+    def _drain(self, effect: Drain) -> None:
+        if self.run is not None:
+            self.run.drain(effect.channel)
+        self.receive(Settled(effect.message))
+
+    def _take_info(self, effect: TakeInfo) -> None:
+        self.kernel_info = effect.content
+        if self.run is not None:
+            self.run.info_received()
+
+    def _deliver(self, effect: Deliver) -> None:
+        message = effect.message
         self.outbox.append(envelope.encode(message), droppable=message.msg_type == "stream")
 
     def announce(self, key: str, value: object) -> None:
         """Queue a kernel event (CONTRACT 5.3) to the client."""
         self.outbox.append(envelope.kernel_event(key, value))
 
-    def _change_status(self, status: Status, reason: str | None) -> None:
+    def _change_status(self, effect: ChangeStatus) -> None:
+        status, reason = effect.status, effect.reason
         log.info(
             "the session is %s", status, extra={"session_id": self._session_id, "reason": reason}
         )
@@ -270,7 +279,8 @@ class Conversation:
 
     # -- executions -----------------------------------------------------------------------------
 
-    def _finish(self, execution: Execution) -> None:
+    def _finish(self, effect: Finish) -> None:
+        execution = effect.execution
         if execution.ran and not execution.request.silent:
             self.history.append(execution.history_entry())
         waiter = self._waiters.pop(id(execution), None)

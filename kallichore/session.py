@@ -68,7 +68,7 @@ class Session:
             tools.deadlines,
             budget,
             tools.directory / f"spool-{safe_name(spec.session_id)}",
-            lambda: self.control.locate_kernel(),
+            self._locate_kernel,
         )
         self.control = Control(spec, self.key, tools, self.talk)
         self.socket_path: Path | None = None
@@ -142,6 +142,9 @@ class Session:
             except OSError as error:
                 raise NoConnectionInfo(self.id, str(error)) from error
         return drawn_connection(self._ports, self.key)
+
+    def _locate_kernel(self) -> None:
+        self.control.locate_kernel()
 
     # -- lifecycle ------------------------------------------------------------------------------
 

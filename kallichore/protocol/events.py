@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from kallichore.models import Status  # noqa: TC001 (Structs are built from their annotations)
-from kallichore.protocol.execution import Execution, Origin  # noqa: TC001
+from kallichore.models import Status
+from kallichore.protocol.execution import Execution, Origin
 from kallichore.protocol.message import Channel, ClientMessage, KernelMessage
 
 __all__ = [

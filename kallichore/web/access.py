@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import re
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 from kallichore.errors import Forbidden
@@ -68,12 +68,12 @@ def _is_loopback(host: bytes) -> bool:
     name = match["name"].lower()
     if name == "localhost":
         return True
-    bracketed = name.startswith("[")
     try:
-        address = ip_address(name[1:-1] if bracketed else name)
+        if name.startswith("["):
+            return IPv6Address(name[1:-1]).is_loopback
+        return IPv4Address(name).is_loopback
     except ValueError:
         return False
-    return address.is_loopback and bracketed == (address.version == 6)
 
 
 def _is_loopback_origin(origin: bytes) -> bool:

@@ -17,6 +17,7 @@ from werkzeug import exceptions as http
 
 from kallichore.body import decode_body, decode_optional_body
 from kallichore.errors import (
+    BadRequest,
     BodyTooLarge,
     InternalError,
     KallichoreError,
@@ -49,6 +50,8 @@ _OPEN = {
     if operation.is_open
     for method in (operation.method, "HEAD")
 }
+
+_BODY_TOO_SLOW = "The request's body did not arrive in time"
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +120,7 @@ class Application:
 
         async def view(session_id: str = "") -> Response:
             if operation.ends_with_caller and HEED_HANG_UP in request.scope["extensions"]:
-                request.scope["extensions"][HEED_HANG_UP]()
+                request.scope["extensions"][HEED_HANG_UP]["heed"]()
             body = await _read_body(operation)
             call = Call(
                 supervisor=self._supervisor,
@@ -133,6 +136,8 @@ class Application:
         """Every error becomes an answer here."""
         if isinstance(error, http.HTTPException):
             return self._answer_to_http_error(error)
+        if isinstance(error, Refused):
+            return _refusal(error)
         if isinstance(error, StartupFailed):
             return _json(error.status, error.to_model())
         if not isinstance(error, KallichoreError):
@@ -150,9 +155,9 @@ class Application:
             return answer
         if isinstance(error, http.RequestEntityTooLarge):
             return _json(413, BodyTooLarge(self._body_bytes).to_model())
-        status = error.code or 500
-        code = "timeout" if status == http.RequestTimeout.code else "bad_request"
-        return _json(status, Error(code=code, message=error.description or error.name))
+        if isinstance(error, http.RequestTimeout):
+            return _json(408, Error(code="timeout", message=_BODY_TOO_SLOW))
+        return _json(400, BadRequest(error.description or error.name).to_model())
 
 
 async def _read_body(operation: Operation[Any]) -> msgspec.Struct | None:
@@ -177,6 +182,13 @@ def _json(status: int, value: object) -> Response:
 def _empty(status: int) -> Response:
     answer = Response(b"", status)
     del answer.headers["Content-Type"]
+    return answer
+
+
+def _refusal(refused: Refused) -> Response:
+    answer = _json(refused.status, refused.error) if refused.error else _empty(refused.status)
+    for name, value in refused.headers:
+        answer.headers[name.decode()] = value.decode()
     return answer
 
 

@@ -1,8 +1,8 @@
 """The door: sorts what comes in on the server's listener and on the sockets of sessions.
 
 On the main listener a request for a channel goes to its session, and every other one through
-Hypercorn to the application. On a session's own socket everything but a channel is refused. One task
-serves one connection; its failure ends nothing else.
+Hypercorn to the application. On a session's own socket everything but a channel is refused. One
+task serves one connection; its failure ends nothing else.
 """
 
 from __future__ import annotations
@@ -109,11 +109,8 @@ class Door:
         await connection.write(accepted.response)
         connection.give_up_place()
         current_session.set(session.id)
-        websocket = WebSocket(
-            connection.stream,
-            connection.inbound.rest(),
-            self._config.limits,
-        )
+        trailing = connection.inbound.rest()
+        websocket = WebSocket(connection.stream, trailing, self._config.limits)
         try:
             await session.attach(websocket, accepted.after)
         except SessionGone:

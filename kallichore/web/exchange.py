@@ -1,8 +1,8 @@
 """One HTTP exchange: a request replayed to Hypercorn, and its response gathered into few writes.
 
 Hypercorn's `TCPServer` reads from an `Exchange` as though it were the connection, and it only ever
-sees this one request: no upgrade, no HTTP/2, no second request, no end of stream before the response
-is complete. What it writes is gathered, so that a small response leaves in one piece.
+sees this one request: no upgrade, no HTTP/2, no second request, and no end of stream while the
+response matters to anybody. What it writes is gathered: a small response leaves in one piece.
 
 Two of its habits must be known to read this (`TCPServer` is no documented API, hence pinned). It
 shields its writes without limit, so ours are bounded here, and closing the socket ends them. And it
@@ -25,16 +25,18 @@ from kallichore.web.refusal import Refused
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendEvent, Scope
+    from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent
 
     from kallichore.config import Deadlines, Limits
     from kallichore.web.inbound import Head
     from kallichore.web.reception import Connection
 
+    App = Callable[[Any, ASGIReceiveCallable, ASGISendCallable], Awaitable[None]]
+
 __all__ = ["HEED_HANG_UP", "Exchange", "hypercorn_config"]
 
 HEED_HANG_UP = "kallichore.heed_hang_up"
-"""A scope extension: call it, and the operation is cancelled if its caller hangs up.
+"""A scope extension: call its ``heed``, and the operation ends when its caller hangs up.
 
 Otherwise it goes on: a caller may close its sending side and still wait for the answer.
 """
@@ -42,7 +44,7 @@ Otherwise it goes on: a caller may close its sending side and still wait for the
 _GATHERED_BYTES = 64 * 1024
 """A response up to this size leaves in one write."""
 _FORGOTTEN_BYTES = 64 * 1024
-"""The rest of a body that nobody wanted is read up to this size, so that the connection can go on."""
+"""A body that nobody wanted is read to its end, up to this size, so the connection can go on."""
 _FOR_ONE_HOP = frozenset({b"connection", b"expect", b"http2-settings", b"upgrade"})
 
 log = logging.getLogger(__name__)
@@ -78,8 +80,8 @@ class Exchange:
         self._reading = trio.CancelScope()
         self._heeded = trio.Event()
 
-    async def run(self, app: ASGIFramework, config: HypercornConfig) -> bool:
-        """Serve the request; whether the connection can be used for another one.
+    async def run(self, app: App, config: HypercornConfig) -> bool:
+        """Serve the request; say whether the connection can be used for another one.
 
         Cancelling it ends it at once, unless a write is stuck: then closing the socket does.
 
@@ -160,11 +162,11 @@ class Exchange:
         chunk = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
         return chunk + (b"0\r\n\r\n" if self._inbound.body_is_complete else b"")
 
-    def _served(self, app: ASGIFramework) -> Callable[..., Awaitable[None]]:
+    def _served(self, app: App) -> Callable[..., Awaitable[None]]:
         """The application as Hypercorn calls it, with the end of each response in our hands."""
 
         async def serve(
-            scope: Scope,
+            scope: Any,  # noqa: ANN401 (Hypercorn's type has the scopes of other protocols too)
             receive: ASGIReceiveCallable,
             send: Callable[[ASGISendEvent], Awaitable[None]],
             *_thread_functions: object,
@@ -173,7 +175,7 @@ class Exchange:
                 last = message["type"] == "http.response.body" and not message.get("more_body")
                 await (self._complete(send, message) if last else send(message))
 
-            scope["extensions"][HEED_HANG_UP] = self._heeded.set  # type: ignore[typeddict-item]
+            scope["extensions"][HEED_HANG_UP] = {"heed": self._heeded.set}
             try:
                 await app(scope, receive, respond)
             finally:

@@ -1,20 +1,20 @@
 """What a peer sends on an HTTP connection: heads under limits, bodies, and bytes that come early.
 
-h11 does the parsing, one fresh `h11.Connection` a request; this module gives it a head only when the
-head is complete, so that one which comes byte by byte costs a search and no parsing.
+h11 does the parsing, one fresh `h11.Connection` a request; this module gives it a head only when
+the head is complete, so that one which comes byte by byte costs a search and no parsing.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import h11
 import trio
 
+from kallichore.errors import BadRequest
 from kallichore.web.refusal import Headers, Refused
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Inbound:
             received = await self._stream.receive_some(_READ_BYTES)
             if not received:
                 raise trio.BrokenResourceError("hung up amid a request")
-            self._framing.receive_data(received)
+            self._framing.receive_data(bytes(received))
 
     def body_nowait(self) -> bytes:
         """The part of the body that is here already, maybe empty.
@@ -206,13 +206,13 @@ class Inbound:
         """Whether a head has; line ends before it are dropped (RFC 9112, 2.2)."""
         while self._early[:1] == b"\n" or self._early[:2] == b"\r\n":
             del self._early[: self._early.index(b"\n") + 1]
-        return self._early not in (b"", b"\r")
+        return bytes(self._early[:2]) not in {b"", b"\r"}
 
     def _end_of_head(self, searched: int) -> int | None:
         """Where the head ends, if it has come so far."""
         limit = self._limits.head_bytes
         if not self._early[:1].isalpha():
-            raise Refused.because(400, "bad_request", "This is no HTTP request")
+            raise _bad("This is no HTTP request")
         match = _HEAD_END.search(self._early, searched)
         if (match.end() if match else len(self._early)) > limit:
             raise _too_large(f"The request's head has more than {limit} bytes")
@@ -223,7 +223,9 @@ class Inbound:
         most_fields = self._limits.head_fields
         if self._early.count(b"\n", 0, end) > most_fields + _NOT_FIELDS:
             raise _too_large(f"The request's head has more than {most_fields} fields")
-        self._framing = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes)
+        self._framing = h11.Connection(
+            h11.SERVER, max_incomplete_event_size=self._limits.head_bytes
+        )
         self._framing.receive_data(bytes(self._early[:end]))
         del self._early[:end]
         try:
@@ -231,7 +233,7 @@ class Inbound:
         except h11.RemoteProtocolError as exc:
             raise _malformed(exc) from None
         if not isinstance(request, h11.Request):
-            raise Refused.because(400, "bad_request", "This is no HTTP request")
+            raise _bad("This is no HTTP request")
         self.body_is_complete = False
         return _head(request)
 
@@ -239,9 +241,7 @@ class Inbound:
 def _head(request: h11.Request) -> Head:
     version = request.http_version.decode("ascii")
     if not version.startswith("1."):
-        raise Refused.because(
-            505, "http_version_not_supported", f"HTTP/{version} is not spoken here; HTTP/1.1 is"
-        )
+        raise _bad(f"HTTP/{version} is not spoken here; HTTP/1.1 is")
     target, headers = request.target.decode("ascii"), tuple(request.headers)
     if not target.startswith("/"):
         target, headers = _origin_form(target, headers)
@@ -262,17 +262,19 @@ def _origin_form(target: str, headers: Headers) -> tuple[str, Headers]:
     except ValueError:
         parts = urlsplit("")
     if parts.scheme not in {"http", "https"} or not parts.netloc:
-        raise Refused.because(400, "bad_request", "The request's target is not a path")
+        raise _bad("The request's target is not a path")
     others = tuple(field for field in headers if field[0] != b"host")
     query = f"?{parts.query}" if parts.query else ""
     return (parts.path or "/") + query, ((b"host", parts.netloc.encode("ascii")), *others)
 
 
 def _malformed(error: h11.RemoteProtocolError) -> Refused:
-    status = error.error_status_hint
-    code = "bad_request" if status == HTTPStatus.BAD_REQUEST else "not_implemented"
     why = str(error).partition(": bytearray")[0]  # what follows may hold a token
-    return Refused.because(status, code, f"The request is malformed: {why}")
+    return _bad(f"The request is malformed: {why}")
+
+
+def _bad(message: str) -> Refused:
+    return Refused.by(BadRequest(message))
 
 
 def _too_large(message: str) -> Refused:

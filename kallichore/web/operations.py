@@ -1,4 +1,4 @@
-"""The operations of the API (CONTRACT 2.2): one record each, and one small function that carries it out.
+"""The operations of the API (CONTRACT 2.2): a record, and a small function that does it, for each.
 
 This table is the only place that knows which paths there are. What an operation does is the
 business of the supervisor and its sessions; here it is only asked for.
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from kallichore.errors import BadRequest
 from kallichore.models import (
     ClientHeartbeat,
     ConnectionInfo,
@@ -22,6 +21,7 @@ from kallichore.models import (
     ServerConfiguration,
     SessionList,
 )
+from kallichore.web.upgrade import upgrade_required
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -144,7 +144,7 @@ async def channels_upgrade(call: Call[None]) -> str:
     """The path of the session's own socket. Over TCP, an upgrade never comes as far as here."""
     session, serve_session = call.session, call.serve_session
     if serve_session is None:
-        raise BadRequest("This path takes a WebSocket upgrade: `Upgrade: websocket` is missing")
+        raise upgrade_required("This is a WebSocket; upgrade to version 13")
 
     async def serve(listener: trio.SocketListener) -> None:
         await serve_session(session, listener)
@@ -162,9 +162,9 @@ async def get_session_history(call: Call[None]) -> list[ExecutionHistoryEntry]:
     return call.session.history()
 
 
-async def client_heartbeat(call: Call[ClientHeartbeat]) -> None:
-    """Note that a client is there."""
-    call.supervisor.client_heartbeat(call.body.process_id)
+async def client_heartbeat(call: Call[ClientHeartbeat | None]) -> None:
+    """Note that a client is there, and which process it is if it says so."""
+    call.supervisor.client_heartbeat(call.body.process_id if call.body else None)
 
 
 async def get_server_configuration(call: Call[None]) -> ServerConfiguration:
@@ -212,11 +212,14 @@ OPERATIONS: tuple[Operation[Any], ...] = (
     ),
     Operation("get-session-history", "GET", f"{_SESSION}/history", get_session_history),
     Operation(
-        "client-heartbeat", "POST", "/client_heartbeat", client_heartbeat, body=ClientHeartbeat
+        "client-heartbeat",
+        "POST",
+        "/client_heartbeat",
+        client_heartbeat,
+        body=ClientHeartbeat,
+        body_is_optional=True,
     ),
-    Operation(
-        "get-server-configuration", "GET", "/server_configuration", get_server_configuration
-    ),
+    Operation("get-server-configuration", "GET", "/server_configuration", get_server_configuration),
     Operation(
         "set-server-configuration",
         "POST",

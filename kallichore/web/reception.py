@@ -1,8 +1,8 @@
 """The reception: accepts the connections of one listener, bounds their number, and sees them out.
 
 Closing is bounded whatever the peers do: connections that wait for a request end at once, running
-exchanges get `Deadlines.http_close_seconds`, and then the sockets are closed under them, which is the
-only thing that ends a write that Hypercorn shields.
+exchanges get `Deadlines.http_close_seconds`, and then the sockets are closed under them, which is
+the only thing that ends a write that Hypercorn shields.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Connection:
         self._span = head.span if head else None
         return head
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes | bytearray) -> None:
         """Write in bounded time.
 
         Raises:

@@ -20,13 +20,14 @@ from kallichore.web.refusal import Refused, new_span
 if TYPE_CHECKING:
     from kallichore.web.inbound import Head
 
-__all__ = ["Accepted", "accept", "asks_for_channel", "asks_for_websocket", "session_id_in"]
+__all__ = ["Accepted", "accept", "asks_for_channel", "session_id_in", "upgrade_required"]
 
 _CHANNEL_PATH = re.compile(r"/sessions/(?P<session_id>[^/]+)/channels")
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY_BYTES = 16
 _VERSION = b"13"
-_MOST_DIGITS = 18
+_INT64_DIGITS = 19
+_INT64_MAX = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +40,9 @@ class Accepted:
     """The sequence number to resume after, if the client resumes (CONTRACT 5.5)."""
 
 
-def asks_for_websocket(head: Head) -> bool:
-    """Whether the request means to become a WebSocket."""
-    return head.method == "GET" and b"websocket" in head.tokens(b"upgrade")
-
-
 def asks_for_channel(head: Head) -> bool:
     """Whether it means to become the channel of a session, by its path."""
-    return _CHANNEL_PATH.fullmatch(head.path) is not None and asks_for_websocket(head)
+    return _CHANNEL_PATH.fullmatch(head.path) is not None and _asks_for_websocket(head)
 
 
 def session_id_in(head: Head) -> str:
@@ -71,11 +67,11 @@ def accept(head: Head) -> Accepted:
         Refused: 426 if it is none, or one of another version; 400 if it is not as RFC 6455 has it.
 
     """
-    if not asks_for_websocket(head):
-        raise _upgrade_required("Only WebSocket is spoken here")
+    if not _asks_for_websocket(head):
+        raise upgrade_required("This is a WebSocket; upgrade to version 13")
     versions = head.values(b"sec-websocket-version")
     if versions != [_VERSION]:
-        raise _upgrade_required("Sec-WebSocket-Version must be 13, given once")
+        raise upgrade_required("Sec-WebSocket-Version must be 13, given once")
     if head.http_version == "1.0":
         raise _bad("A WebSocket upgrade needs HTTP/1.1")
     if b"upgrade" not in head.tokens(b"connection"):
@@ -84,6 +80,16 @@ def accept(head: Head) -> Accepted:
         raise _bad("A WebSocket upgrade has no body")
     key = _key(head)
     return Accepted(_switching(key, head.span), _after(head.query))
+
+
+def upgrade_required(message: str) -> Refused:
+    """What a request that is no upgrade is told where only channels are to be had."""
+    headers = ((b"upgrade", b"websocket"), (b"sec-websocket-version", _VERSION))
+    return Refused.because(426, "upgrade_required", message, headers)
+
+
+def _asks_for_websocket(head: Head) -> bool:
+    return head.method == "GET" and b"websocket" in head.tokens(b"upgrade")
 
 
 def _key(head: Head) -> bytes:
@@ -101,10 +107,17 @@ def _after(query: str) -> int | None:
     values = [value for name, value in parse_qsl(query, keep_blank_values=True) if name == "after"]
     if not values:
         return None
-    number = values[0]
-    if len(values) > 1 or not (number.isascii() and number.isdigit()) or len(number) > _MOST_DIGITS:
+    number = _int64(values[0])
+    if number is None or len(values) > 1:
         raise _bad("`after`: expected a non-negative integer, given once")
-    return int(number)
+    return number
+
+
+def _int64(digits: str) -> int | None:
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > _INT64_DIGITS:
+        return None
+    number = int(digits)
+    return number if number <= _INT64_MAX else None
 
 
 def _switching(key: bytes, span: bytes | None) -> bytes:
@@ -117,11 +130,6 @@ def _switching(key: bytes, span: bytes | None) -> bytes:
         b"x-span-id: " + (span or new_span()),
     ]
     return b"\r\n".join([*lines, b"", b""])
-
-
-def _upgrade_required(message: str) -> Refused:
-    headers = ((b"upgrade", b"websocket"), (b"sec-websocket-version", _VERSION))
-    return Refused.because(426, "upgrade_required", message, headers)
 
 
 def _bad(message: str) -> Refused:
