@@ -105,7 +105,10 @@ class Control:
         self.resource_usage = None
         self._talk.kernel_info = b"{}"
         timeout = self.spec.connection_timeout or self._tools.deadlines.connection_seconds
-        deadline = trio.current_time() + timeout
+        began = trio.current_time()
+        deadline = began + timeout
+        tally = self._tools.tally
+        tally.starts += 1
         self._talk.receive(StartAccepted())
         for attempt in range(1, self._tools.limits.start_attempts + 1):
             left = max(deadline - trio.current_time(), 0)
@@ -115,11 +118,14 @@ class Control:
             except StartupFailed as failure:
                 last = attempt == self._tools.limits.start_attempts or run.requested
                 if not last and run.lost_port_race(failure):
+                    tally.lost_port_races += 1
                     log.info("the kernel lost the race for a port; starting it again")
                     continue
+                tally.failed_starts += 1
                 self._start_failed(failure, run)
                 raise
             break
+        tally.start_times.note(trio.current_time() - began)
         pid = self.process_id
         directory = None if pid is None else current_directory(pid)
         self.working_directory = directory or self.working_directory
@@ -185,6 +191,7 @@ class Control:
         self._restarting = True
         try:
             async with self.lock:
+                self._tools.tally.restarts += 1
                 await self._end_run()
                 self._change_spec(changes)
                 await self._launch(nursery)

@@ -11,7 +11,6 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
-import msgspec
 import trio
 
 from kallichore.errors import BadRequest
@@ -45,6 +44,7 @@ from kallichore.protocol.message import Channel, KernelMessage
 from kallichore.protocol.session_state import SessionState
 from kallichore.protocol.wire import BadSignature, Signer, WireError, parse
 from kallichore.stamps import new_id, now_ms, now_text
+from kallichore.tally import Counters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,22 +57,10 @@ if TYPE_CHECKING:
     from kallichore.protocol.events import Effect, Event
     from kallichore.spool import Dropped
 
-__all__ = ["Conversation", "Counters"]
+__all__ = ["Conversation"]
 
 log = logging.getLogger(__name__)
 _EVICTED = "Another client is connecting to this session."
-
-
-class Counters(msgspec.Struct):
-    """What went by, for metrics and diagnostics."""
-
-    from_kernel: int = 0
-    to_kernel: int = 0
-    bytes_from_kernel: int = 0
-    bytes_to_kernel: int = 0
-    bad_signatures: int = 0
-    malformed: int = 0
-    unusable_frames: int = 0
 
 
 class Conversation:
@@ -125,7 +113,7 @@ class Conversation:
     def from_kernel(self, channel: Channel, batch: list[list[bytes]], signer: Signer) -> None:
         """Take a batch of messages all the way to the outbox. The road: nothing here waits."""
         receive, append, encode = self.state.receive, self.outbox.append, envelope.encode
-        self.counters.from_kernel += len(batch)
+        self.counters.messages_from_kernel += len(batch)
         for frames in batch:
             try:
                 message = parse(channel, frames, signer)
@@ -136,7 +124,7 @@ class Conversation:
                 if type(effect) is Deliver:
                     delivered = effect.message
                     frame = encode(delivered)
-                    self.counters.bytes_from_kernel += len(frame)
+                    self.counters.bytes_to_client += len(frame)
                     append(frame, droppable=delivered.msg_type == "stream")
                 else:
                     self._carry_out(effect)
@@ -212,7 +200,7 @@ class Conversation:
 
     def _send(self, effect: Send) -> None:
         message = effect.message
-        self.counters.to_kernel += 1
+        self.counters.messages_to_kernel += 1
         self.counters.bytes_to_kernel += message.size
         if self.run is None or not self.run.send(message):
             self.receive(SendFailed(message))

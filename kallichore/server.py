@@ -25,11 +25,13 @@ from kallichore.details import (
     resolve_token,
     server_path,
 )
+from kallichore.diagnostics import watch_loop, write_diagnostics
 from kallichore.errors import KallichoreError, StartupRefusal
 from kallichore.kernel.connection import PortPool, open_runtime_directory
 from kallichore.kernel.process import Reaper
 from kallichore.kernel.run import RunTools
 from kallichore.supervisor import Supervisor
+from kallichore.tally import Tally
 from kallichore.web.door import Door
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ __all__ = ["serve"]
 log = logging.getLogger(__name__)
 PROCESS_NAME = "kcserver"
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_DIAGNOSE = signal.SIGUSR1
 
 
 async def serve(config: Config) -> None:
@@ -74,6 +77,7 @@ async def serve(config: Config) -> None:
             directory=directory,
             environment=dict(os.environ),
             server_id=str(server_id),
+            tally=Tally(),
             limits=config.limits,
             deadlines=config.deadlines,
         )
@@ -100,6 +104,8 @@ async def _run(
         services.start_soon(_watch_signals, signals, supervisor)
         services.start_soon(_watch_guardian, supervisor)
         services.start_soon(supervisor.watch_idleness)
+        pace = supervisor.config.deadlines.loop_lag_pace_seconds
+        services.start_soon(watch_loop, supervisor.tally, pace)
         async with trio.open_nursery() as doors:
             async with trio.open_nursery() as sessions:
                 await sessions.start(supervisor.run)
@@ -110,6 +116,9 @@ async def _run(
 
 async def _watch_signals(signals: AsyncIterator[int], supervisor: Supervisor) -> None:
     async for number in signals:
+        if number == _DIAGNOSE:
+            write_diagnostics(supervisor)
+            continue
         supervisor.stop(f"got {signal.Signals(number).name}")
 
 
@@ -123,7 +132,7 @@ async def _watch_guardian(supervisor: Supervisor) -> None:
 
 @contextmanager
 def _open_signals() -> Iterator[AsyncIterator[int]]:
-    with trio.open_signal_receiver(*_STOPPING) as signals:
+    with trio.open_signal_receiver(*_STOPPING, _DIAGNOSE) as signals:
         yield signals
 
 

@@ -57,6 +57,7 @@ class Supervisor:
         self.stop_reason = ""
         self.hurry = trio.Event()
         """Set when the polite part of the shutdown is to be skipped."""
+        self.tally = tools.tally
         self._tools = tools
         self._server_id = server_id
         self._socket_directories = socket_directories
@@ -140,6 +141,7 @@ class Supervisor:
     def _forget(self, session: Session) -> None:
         if self.sessions.get(session.id) is session:
             del self.sessions[session.id]
+            self.tally.gone.add(session.talk.counters)
 
     async def _watch(self, session: Session) -> None:
         while True:

@@ -49,6 +49,8 @@ class _WatchedStream(trio.abc.Stream):
             raise
         if not data:
             self._upgrade.cancel(reason="the server hung up")
+            # trio-websocket would hold our side open until the block ends, and the server wait.
+            await trio.aclose_forcefully(self._stream)
         return data
 
     async def aclose(self) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kallichore.models import ConnectionInfo
     from kallichore.protocol.message import ClientMessage
     from kallichore.protocol.wire import Signer
+    from kallichore.tally import Tally
 
 __all__ = ["KernelRun", "Readiness", "RunExit", "RunHost", "RunTools", "own_request"]
 
@@ -47,6 +48,7 @@ class RunTools:
     environment: Mapping[str, str]
     """What kernels inherit."""
     server_id: str
+    tally: Tally
     limits: Limits
     deadlines: Deadlines
 
