@@ -243,6 +243,25 @@ async def test_a_close_code_says_why(
     assert caught.value.close_code == code
 
 
+async def test_a_server_that_closes_need_not_wait_for_the_end_of_the_block(
+    server: FakeServer, client: Client
+) -> None:
+    hung_up = trio.Event()
+
+    async def script(channel: FakeChannel) -> None:
+        await channel.close()
+        assert isinstance(channel.stream, trio.SocketStream)
+        await channel.stream.send_eof()
+        assert await channel.stream.receive_some() == b""
+        hung_up.set()
+
+    server.script = script
+    async with client.open_channel("one") as channel:
+        with pytest.raises(ChannelClosed):
+            await channel.receive()
+        await hung_up.wait()
+
+
 async def test_a_connection_that_breaks_is_an_error_of_the_iteration(
     server: FakeServer, client: Client
 ) -> None:
