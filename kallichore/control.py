@@ -109,6 +109,7 @@ class Control:
         deadline = began + timeout
         tally = self._tools.tally
         tally.starts += 1
+        self._run_over = trio.Event()
         self._talk.receive(StartAccepted())
         for attempt in range(1, self._tools.limits.start_attempts + 1):
             left = max(deadline - trio.current_time(), 0)
@@ -143,13 +144,11 @@ class Control:
         )
 
     async def _begin(self, nursery: trio.Nursery, run: KernelRun) -> None:
-        self._run_over = trio.Event()
         await nursery.start(self._live, run)
 
     async def _live(self, run: KernelRun, *, task_status: trio.TaskStatus[None]) -> None:
         """Be the task of one run."""
         self._talk.run = run
-        over = self._run_over
         try:
             exit_ = await run.run(task_status=task_status)
         except StartupFailed:
@@ -164,7 +163,6 @@ class Control:
             if isinstance(run, LaunchedRun) and run.environment is not None:
                 self.initial_env = run.environment
         self._ended(exit_)
-        over.set()
 
     def _ended(self, exit_: RunExit) -> None:
         self.last_exit = LastExit(
@@ -177,6 +175,7 @@ class Control:
         )
         self.resource_usage = None
         self._talk.receive(RunEnded(exit_.exit_code, exit_.reason))
+        self._run_over.set()
 
     # -- restart, adopt -------------------------------------------------------------------------
 
@@ -192,18 +191,21 @@ class Control:
         try:
             async with self.lock:
                 self._tools.tally.restarts += 1
-                await self._end_run()
+                await self._end_run(restart=True)
                 self._change_spec(changes)
                 await self._launch(nursery)
         finally:
             self._restarting = False
 
-    async def _end_run(self) -> None:
+    async def _end_run(self, *, restart: bool) -> None:
         run, over = self._talk.run, self._run_over
         if run is not None:
             self._talk.receive(QueueCleared())
-            polite = self._tools.deadlines.restart_shutdown_seconds
-            await run.shut_down(restart=True, polite_seconds=polite)
+            deadlines = self._tools.deadlines
+            polite = (
+                deadlines.restart_shutdown_seconds if restart else deadlines.kernel_shutdown_seconds
+            )
+            await run.shut_down(restart=restart, polite_seconds=polite)
             await over.wait()
 
     def _change_spec(self, changes: RestartSession | None) -> None:
@@ -231,12 +233,14 @@ class Control:
             if self.status not in MAY_BE_STARTED:
                 raise SessionRunning(self.spec.session_id)
             before = self._talk.kernel_info
+            self._run_over = trio.Event()
             timeout = self.spec.connection_timeout or self._tools.deadlines.connection_seconds
             run = AdoptedRun(self._tools, self._talk, self.spec.session_id, connection, timeout)
             try:
                 await self._begin(nursery, run)
             except StartupFailed as failure:
                 self._talk.receive(AdoptionFailed())
+                self._run_over.set()
                 self._talk.kernel_info = before
                 raise failure.error from failure
             return self._talk.kernel_info
@@ -284,8 +288,4 @@ class Control:
 
     async def shut_down(self) -> None:
         """End the kernel politely, then by force, within bounds. For the server's own end."""
-        run = self._talk.run
-        if run is not None:
-            self._talk.receive(QueueCleared())
-            polite = self._tools.deadlines.kernel_shutdown_seconds
-            await run.shut_down(restart=False, polite_seconds=polite)
+        await self._end_run(restart=False)

@@ -305,7 +305,7 @@ class Conversation:
             async with self._takeover:
                 if self.frontend is not None:
                     event = envelope.kernel_event("clientDisconnected", _EVICTED)
-                    self.frontend.dismiss(1000, _EVICTED, event)
+                    self.frontend.dismiss(1000, _EVICTED, event, flush=False)
                     await self.frontend.released.wait()
                 first = self._begin(after)
                 self.frontend = frontend

@@ -121,14 +121,22 @@ class Frontend:
         self._end = _End.OURS
         self._farewell = Closed(GOING_AWAY, "the server is shutting down")
         self._last_words = b""
+        self._flushes = True  # nobody will come after this client
         self.resuming = with_seq is not None
         self.released = trio.Event()
         """Set when this client no longer takes frames from the outbox."""
 
-    def dismiss(self, code: int, reason: str, last_words: bytes = b"") -> None:
-        """End this client: its last frame, then a close frame with the given code."""
+    def dismiss(
+        self, code: int, reason: str, last_words: bytes = b"", *, flush: bool = True
+    ) -> None:
+        """End this client: the rest of a frame that is half out, then a close frame with ``code``.
+
+        In between go ``last_words``, and with ``flush`` all that waits in the outbox, as far as the
+        client takes it in time.
+        """
         if not self._scope.cancel_called:
             self._farewell, self._last_words = Closed(code, reason), last_words
+            self._flushes = flush
             self._scope.cancel(reason=reason)
 
     async def run(self, oldest: bytes = b"") -> None:
@@ -199,23 +207,29 @@ class Frontend:
         self._outbox.poke()
 
     async def _write(self) -> None:
-        outbox, size = self._outbox, self._limits.write_bytes
+        outbox = self._outbox
         try:
             while True:
                 if self._urgent:
                     urgent, self._urgent = b"".join(self._urgent), []
                     await self._send(urgent, [])
-                taken = outbox.take(size)
-                if not taken:
+                if not await self._write_some():
                     self._caught_up.set()
                     await outbox.wait()
-                    continue
-                frames = [numbered.frame for numbered in taken]
-                if self._with_seq is not None:
-                    frames = [self._with_seq(frame, seq) for seq, frame in taken]
-                await self._send(frames[0] if len(frames) == 1 else b"".join(frames), frames)
         except PeerGone:
             self._stop(_End.BROKEN)
+
+    async def _write_some(self) -> bool:
+        """Write the next frames of the outbox in one go; whether there were any."""
+        taken = self._outbox.take(self._limits.write_bytes)
+        if not taken:
+            return False
+        if self._with_seq is None:
+            frames = [numbered.frame for numbered in taken]
+        else:
+            frames = [self._with_seq(frame, seq) for seq, frame in taken]
+        await self._send(frames[0] if len(frames) == 1 else b"".join(frames), frames)
+        return True
 
     async def _send(self, data: bytes, frames: list[bytes]) -> None:
         """Write, and release what has been written whole, also when it ends half way."""
@@ -271,18 +285,20 @@ class Frontend:
         """Finish the frame that is half out, say the last words, close, wait for the peer."""
         if self._end is _End.BROKEN:
             return
-        close = self._peer.close_frame(self._farewell.code, self._farewell.reason)
         rest = self._unsent
         try:
-            await self._peer.send(rest + self._last_words + close)
-            self._release_rest(rest)
-            rest = b""
+            await self._peer.send(rest)
+        except PeerGone:
+            return
+        finally:
+            if rest and not self._unsent_is_ours and self._peer.sent == len(rest):
+                self._outbox.release(1)
+        try:
+            while self._end is _End.OURS and self._flushes and await self._write_some():
+                pass
+            close = self._peer.close_frame(self._farewell.code, self._farewell.reason)
+            await self._peer.send(self._last_words + close)
             self.released.set()
             await self._peer.linger()
         except PeerGone:
-            self._release_rest(rest)
-
-    def _release_rest(self, rest: bytes) -> None:
-        """Release the frame that was half out if its rest is out now."""
-        if rest and not self._unsent_is_ours and self._peer.sent >= len(rest):
-            self._outbox.release(1)
+            return

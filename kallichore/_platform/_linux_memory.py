@@ -45,14 +45,15 @@ class LinuxMemoryWatch:
     def evidence(self, pid: int) -> MemoryEvidence:
         """See `kallichore._platform.MemoryWatch`."""
         before, self._counters = self._counters, read_counters()
-        if self._log is not None:
-            self._victims |= victims(self._log)
-            if pid in self._victims:
-                self._victims.discard(pid)
-                return MemoryEvidence.CERTAIN
+        named = set() if self._log is None else victims(self._log)
+        self._victims |= named
+        if pid in self._victims:
+            self._victims.discard(pid)
+            return MemoryEvidence.CERTAIN
+        if named:  # the counters have risen for others
             return MemoryEvidence.NONE
         if rose(before.group, self._counters.group):
-            return MemoryEvidence.CERTAIN
+            return MemoryEvidence.CERTAIN if self._log is None else MemoryEvidence.LIKELY
         if rose(before.machine, self._counters.machine):
             return MemoryEvidence.LIKELY
         return MemoryEvidence.NONE
