@@ -113,7 +113,7 @@ class Control:
         self._talk.receive(StartAccepted())
         for attempt in range(1, self._tools.limits.start_attempts + 1):
             left = max(deadline - trio.current_time(), 0)
-            run = LaunchedRun(self._tools, self._talk, self.spec, self._key, left)
+            run = LaunchedRun(self._tools, self._talk, self.spec, self._key, left, self._spawned)
             try:
                 await self._begin(nursery, run)
             except StartupFailed as failure:
@@ -131,6 +131,9 @@ class Control:
         directory = None if pid is None else current_directory(pid)
         self.working_directory = directory or self.working_directory
         return self._talk.kernel_info
+
+    def _spawned(self, environment: dict[str, str]) -> None:
+        self.initial_env = environment
 
     def _start_failed(self, failure: StartupFailed, run: LaunchedRun) -> None:
         code = failure.exit_code if failure.exit_code is not None else -1
@@ -160,8 +163,6 @@ class Control:
             exit_ = RunExit(exit_code=-1, reason=f"The supervisor lost the kernel: {error}")
         finally:
             self._talk.run = None
-            if isinstance(run, LaunchedRun) and run.environment is not None:
-                self.initial_env = run.environment
         self._ended(exit_)
 
     def _ended(self, exit_: RunExit) -> None:

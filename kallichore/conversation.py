@@ -93,7 +93,7 @@ class Conversation:
         self.status_since = trio.current_time()
         self.status_changed = Activity()
         self.came_or_went = Activity()
-        """A client connected or left, or the session became idle or exited."""
+        """A client connected or left, or the session is starting, idle or exited now."""
         self._waiters: dict[int, trio.Event] = {}
         self._carriers: dict[type, object] = {
             Deliver: self._deliver,
@@ -239,7 +239,7 @@ class Conversation:
         self.announce("status", StatusChange(status=status, reason=reason))
         self.status_since = trio.current_time()
         self.status_changed.note()
-        if status in {Status.IDLE, Status.EXITED}:
+        if status in {Status.STARTING, Status.IDLE, Status.EXITED}:
             self.came_or_went.note()
 
     def _write(

@@ -33,6 +33,8 @@ from kallichore.kernel.run import Readiness, RunExit, own_request
 from kallichore.protocol.message import Channel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kallichore.kernel.process import Process
     from kallichore.kernel.rendezvous import DrawnPorts, RegisteredPorts
     from kallichore.kernel.run import RunHost, RunTools
@@ -48,9 +50,19 @@ class LaunchedRun:
     """One life of a kernel process (a `KernelRun`)."""
 
     def __init__(
-        self, tools: RunTools, host: RunHost, spec: NewSession, key: str, timeout_seconds: float
+        self,
+        tools: RunTools,
+        host: RunHost,
+        spec: NewSession,
+        key: str,
+        timeout_seconds: float,
+        spawned: Callable[[dict[str, str]], None],
     ) -> None:
-        """Prepare a life of the kernel that ``spec`` describes."""
+        """Prepare a life of the kernel that ``spec`` describes.
+
+        ``spawned`` is told the environment of the process when there is one.
+        """
+        self._spawned = spawned
         self._tools = tools
         self._host = host
         self._spec = spec
@@ -63,7 +75,6 @@ class LaunchedRun:
         self._tail = bytearray()
         self._launch: launch.Launch | None = None
         self.requested = False
-        self.environment: dict[str, str] | None = None
         self.process: Process | None = None
         self.connection: ConnectionInfo | None = None
         self.exited = trio.Event()
@@ -128,11 +139,11 @@ class LaunchedRun:
             },
             marker_path=f"{way.path}.started",
         )
-        self.environment = self._launch.env
         try:
             self.process = tools.reaper.spawn(self._launch)
         except OSError as error:
             raise StartupFailed(SpawnFailed(str(error))) from error
+        self._spawned(self._launch.env)
         return self.process
 
     # -- the life itself ------------------------------------------------------------------------
