@@ -6,6 +6,7 @@ and the connection file of each run.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import random
@@ -14,7 +15,7 @@ import shutil
 import socket
 import stat
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
@@ -40,6 +41,17 @@ __all__ = [
 LOOPBACK: Final = "127.0.0.1"
 LOWEST_PORT: Final = 10_000
 PORT_END: Final = 65_536
+CONNECTION_KEYS: Final = (
+    "control_port",
+    "shell_port",
+    "stdin_port",
+    "hb_port",
+    "iopub_port",
+    "signature_scheme",
+    "key",
+    "transport",
+    "ip",
+)
 READABLE_BYTES: Final = 40
 """How much of a session's id is kept readable in a file's name."""
 
@@ -104,19 +116,6 @@ def connection_file_content(info: ConnectionInfo) -> bytes:
     return msgspec.json.format(msgspec.json.encode(ordered), indent=2) + b"\n"
 
 
-CONNECTION_KEYS: Final = (
-    "control_port",
-    "shell_port",
-    "stdin_port",
-    "hb_port",
-    "iopub_port",
-    "signature_scheme",
-    "key",
-    "transport",
-    "ip",
-)
-
-
 def safe_name(session_id: str) -> str:
     """Derive a part of a file name from a session's id: bounded, harmless, unique."""
     readable = re.sub(r"[^A-Za-z0-9_-]", "_", session_id)[:READABLE_BYTES]
@@ -149,7 +148,8 @@ def open_connection_file(directory: Path, session_id: str, content: bytes) -> It
 def open_runtime_directory(parent: Path | None = None) -> Iterator[Path]:
     """Make a directory that nobody else can enter, and remove it with all it holds at the end.
 
-    It is made in the temporary directory, or in ``parent``.
+    It is made in the temporary directory, or in ``parent``. It is locked, which is the sign for
+    those who tidy up temporary directories (systemd-tmpfiles) that it is in use, however old.
 
     Raises:
         OSError: It cannot be made, or is not ours alone.
@@ -161,6 +161,10 @@ def open_runtime_directory(parent: Path | None = None) -> Iterator[Path]:
         if not ours or status.st_mode & 0o077:
             message = f"{path} is not a directory of ours alone"
             raise PermissionError(message)
-        yield path
+        with ExitStack() as stack:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
