@@ -123,6 +123,8 @@ class Limits:
     """Descendants of one kernel that are looked for and killed in one sweep."""
     reaped_at_once: int = 256
     """Processes reaped before other tasks get a turn."""
+    sampled_processes: int = 1000
+    """Descendants of one kernel whose use of resources is measured."""
     port_draws: int = 2000
     """Ports looked at to find those of one kernel."""
 

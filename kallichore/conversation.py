@@ -28,6 +28,7 @@ from kallichore.protocol.events import (
     Deliver,
     Drain,
     Finish,
+    HearStatus,
     HeartbeatBack,
     HeartbeatLost,
     InfoRequested,
@@ -75,8 +76,14 @@ class Conversation:
         budget: MemoryBudget,
         spool_directory: Path,
         locate: Callable[[], None],
+        noticed: Callable[[], None],
     ) -> None:
-        """Begin with neither a kernel nor a client. ``locate`` reads the working directory."""
+        """Begin with neither a kernel nor a client.
+
+        ``locate`` reads the working directory; ``noticed`` hears when a client has connected or
+        left, and when the session is starting, idle or exited.
+        """
+        self._noticed = noticed
         self._session_id = session_id
         self._username = username
         self._limits = limits
@@ -92,8 +99,6 @@ class Conversation:
         self.counters = Counters()
         self.status_since = trio.current_time()
         self.status_changed = Activity()
-        self.came_or_went = Activity()
-        """A client connected or left, or the session is starting, idle or exited now."""
         self._waiters: dict[int, trio.Event] = {}
         self._carriers: dict[type, object] = {
             Deliver: self._deliver,
@@ -105,6 +110,7 @@ class Conversation:
             Drain: self._drain,
             LocateKernel: lambda _: self._locate(),
             TakeInfo: self._take_info,
+            HearStatus: lambda _: self._hear_status(),
             Refuse: lambda effect: self._refuse(effect.why),
         }
 
@@ -223,6 +229,10 @@ class Conversation:
         if self.run is not None:
             self.run.info_received()
 
+    def _hear_status(self) -> None:
+        if self.run is not None:
+            self.run.status_heard()
+
     def _deliver(self, effect: Deliver) -> None:
         message = effect.message
         self.outbox.append(envelope.encode(message), droppable=message.msg_type == "stream")
@@ -240,7 +250,7 @@ class Conversation:
         self.status_since = trio.current_time()
         self.status_changed.note()
         if status in {Status.STARTING, Status.IDLE, Status.EXITED}:
-            self.came_or_went.note()
+            self._noticed()
 
     def _write(
         self, channel: Channel, msg_type: str, content: object, parent: bytes, *, session: str
@@ -309,14 +319,14 @@ class Conversation:
                     await self.frontend.released.wait()
                 first = self._begin(after)
                 self.frontend = frontend
-            self.came_or_went.note()
+            self._noticed()
             await frontend.run(first)
         finally:
             peer.abort()
             frontend.released.set()
             if self.frontend is frontend:
                 self.frontend = None
-            self.came_or_went.note()
+            self._noticed()
 
     def _begin(self, after: int | None) -> bytes:
         oldest = self.outbox.begin(after)

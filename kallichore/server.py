@@ -104,6 +104,7 @@ async def _run(
         services.start_soon(_watch_signals, signals, supervisor)
         services.start_soon(_watch_guardian, supervisor)
         services.start_soon(supervisor.watch_idleness)
+        services.start_soon(supervisor.sampler.run)
         pace = supervisor.config.deadlines.loop_lag_pace_seconds
         services.start_soon(watch_loop, supervisor.tally, pace)
         async with trio.open_nursery() as doors:

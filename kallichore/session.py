@@ -56,8 +56,9 @@ class Session:
         tools: RunTools,
         budget: MemoryBudget,
         socket_directories: list[Path],
+        noticed: Callable[[Session], None],
     ) -> None:
-        """Begin uninitialized."""
+        """Begin uninitialized. ``noticed`` is called when what others go by has changed."""
         self.id = spec.session_id
         self.created = now()
         self.key = secrets.token_hex(16)
@@ -69,6 +70,7 @@ class Session:
             budget,
             tools.directory / f"spool-{safe_name(spec.session_id)}",
             self._locate_kernel,
+            partial(noticed, self),
         )
         self.control = Control(spec, self.key, tools, self.talk)
         self.socket_path: Path | None = None

@@ -23,16 +23,18 @@ from kallichore.kernel import launch
 from kallichore.models import ServerConfiguration, ServerStatus, Status
 from kallichore.nurseries import Activity, contain
 from kallichore.outbox import MemoryBudget
+from kallichore.resources import Sampler
 from kallichore.session import Session
 from kallichore.stamps import now
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from uuid import UUID
 
     from kallichore.config import Config, Configurable
     from kallichore.kernel.run import RunTools
-    from kallichore.models import NewSession
+    from kallichore.models import NewSession, ResourceUsage
 
 __all__ = ["Supervisor"]
 
@@ -61,7 +63,11 @@ class Supervisor:
         self._tools = tools
         self._server_id = server_id
         self._socket_directories = socket_directories
-        self._budget = MemoryBudget(config.limits.outbox_total_memory_bytes)
+        self.budget = MemoryBudget(config.limits.outbox_total_memory_bytes)
+        self.sampler = Sampler(
+            self._to_be_measured, self._report_usage, self.settings, config.limits
+        )
+        self._measured: dict[str, tuple[bool, int | None]] = {}
         self._nursery: trio.Nursery | None = None
         self._started = now()
         self._since = trio.current_time()
@@ -123,30 +129,43 @@ class Supervisor:
             env = launch.resolve_env(self._tools.environment, new.env)
             if launch.find_executable(new.argv[0], env.get("PATH"), new.working_directory) is None:
                 raise KernelPathNotFound(new.argv[0])
-        session = Session(new, self._tools, self._budget, self._socket_directories)
+        session = Session(
+            new, self._tools, self.budget, self._socket_directories, self._noticed
+        )
         self.sessions[session.id] = session
         self._nursery.start_soon(self._run_session, session, name=f"session {session.id}")
         return session
 
     async def _run_session(self, session: Session) -> None:
         logs.current_session.set(session.id)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch, session)
-            try:
-                await contain("a session", session.run)
-            finally:
-                self._forget(session)
-            nursery.cancel_scope.cancel(reason="the session ended")
+        try:
+            await contain("a session", session.run)
+        finally:
+            self._forget(session)
 
     def _forget(self, session: Session) -> None:
         if self.sessions.get(session.id) is session:
             del self.sessions[session.id]
+            self._measured.pop(session.id, None)
             self.tally.gone.add(session.talk.counters)
 
-    async def _watch(self, session: Session) -> None:
-        while True:
-            await session.talk.came_or_went.next()
-            self.activity.note()
+    def _noticed(self, session: Session) -> None:
+        """A session's client or kernel came or went, or it is idle now."""
+        self.activity.note()
+        measured = (session.connected, session.control.process_id)
+        if self._measured.get(session.id) != measured:
+            self._measured[session.id] = measured
+            self.sampler.wake()
+
+    def _to_be_measured(self) -> Iterator[tuple[Session, int]]:
+        for session in self.sessions.values():
+            pid = session.control.process_id
+            if session.connected and pid is not None:
+                yield session, pid
+
+    def _report_usage(self, session: Session, usage: ResourceUsage) -> None:
+        session.control.resource_usage = usage
+        session.talk.announce("resourceUsage", usage)
 
     def get(self, session_id: str) -> Session:
         """Find a session. Raises `SessionNotFound`."""
@@ -205,6 +224,7 @@ class Supervisor:
             settings.log_level = LogLevel(changes.log_level)
             logs.set_level(settings.log_level)
         self.activity.note()
+        self.sampler.wake()
 
     def client_heartbeat(self, process_id: int | None) -> None:
         """A client is alive; the server stays while its process lives."""

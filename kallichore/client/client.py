@@ -85,6 +85,10 @@ class Client:
         heartbeat = models.ClientHeartbeat(process_id=process_id)
         await self._http.ask("POST", "/client_heartbeat", type(None), heartbeat)
 
+    async def get_metrics(self) -> str:
+        """Return the server's numbers in Prometheus' text format."""
+        return await self._http.ask_text("GET", "/metrics")
+
     async def shutdown_server(self) -> None:
         """Have the server stop all kernels and then itself; it answers before it does so."""
         await self._http.ask("POST", "/shutdown", type(None))

@@ -58,6 +58,10 @@ class Http:
         """Close all connections."""
         await self._client.aclose()
 
+    async def ask_text(self, method: str, path: str) -> str:
+        """Send a request and return its answer as text. Raises as `ask`."""
+        return (await self._successful(method, path, None)).text
+
     async def ask(self, method: str, path: str, answer: type[T], body: object = None) -> T:
         """Send a request and decode its answer as ``answer``; ``body`` of None sends no body.
 
@@ -66,15 +70,19 @@ class Http:
             RequestFailed: if the server refused.
             UnexpectedAnswer: if the answer is not of that type.
         """
-        response = await self._exchange(method, path, body)
-        if not response.is_success:
-            raise refusal(response.status_code, response.content, path)
+        response = await self._successful(method, path, body)
         try:
             return msgspec.json.decode(response.content, type=answer)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise UnexpectedAnswer(
                 f"{self._target} answered {method} {path} with something else than expected: {exc}."
             ) from exc
+
+    async def _successful(self, method: str, path: str, body: object) -> httpx.Response:
+        response = await self._exchange(method, path, body)
+        if not response.is_success:
+            raise refusal(response.status_code, response.content, path)
+        return response
 
     async def _exchange(self, method: str, path: str, body: object) -> httpx.Response:
         content = None if body is None else msgspec.json.encode(body)

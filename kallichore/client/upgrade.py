@@ -17,7 +17,7 @@ from kallichore.client.errors import ServerGone, UnexpectedAnswer
 from kallichore.client.http import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from trio_websocket import WebSocketConnection
 
@@ -29,7 +29,7 @@ __all__ = ["open_websocket"]
 HTTP_PORT = 80
 
 
-class _WatchedStream(trio.abc.Stream):
+class _Stream(trio.abc.Stream):
     """A stream that calls off the upgrade when it ends: trio-websocket would wait for ever."""
 
     def __init__(self, stream: trio.SocketStream, upgrade: trio.CancelScope) -> None:
@@ -58,6 +58,37 @@ class _WatchedStream(trio.abc.Stream):
         await self._stream.aclose()
 
 
+class _Reader:
+    """Stands in for the nursery that trio-websocket wants for its one task, the reader.
+
+    The reader may die, of a pong that is due after our close frame for one: wsproto refuses it.
+    That must neither cancel the channel's user nor keep the farewell waiting.
+
+    Attributes:
+        failure: what it has died of.
+        reading: its scope, shielded because the farewell needs it; to be cancelled after that.
+        farewell: the scope for the farewell, which is pointless when the reader is dead.
+    """
+
+    def __init__(self, nursery: trio.Nursery, upgrade: trio.CancelScope) -> None:
+        self.failure: Exception | None = None
+        self.reading = trio.CancelScope(shield=True)
+        self.farewell = trio.CancelScope(shield=True)
+        self._nursery, self._upgrade = nursery, upgrade
+
+    def start_soon(self, task: Callable[[], Awaitable[None]]) -> None:
+        self._nursery.start_soon(self._run, task, name="WebSocket reader")
+
+    async def _run(self, task: Callable[[], Awaitable[None]]) -> None:
+        try:
+            with self.reading:
+                await task()
+        except Exception as exc:  # noqa: BLE001 - whoever uses the channel learns of it
+            self.failure = exc
+            self._upgrade.cancel(reason="the reader has failed")
+            self.farewell.cancel(reason="the reader has failed")
+
+
 @asynccontextmanager
 async def open_websocket(
     target: Target, path: str, bounds: ClientBounds
@@ -76,34 +107,32 @@ async def open_websocket(
     upgrade = trio.CancelScope(deadline=trio.current_time() + bounds.upgrade_seconds)
     try:
         async with AsyncExitStack() as closing, trio.open_nursery() as nursery:
+            reader = _Reader(nursery, upgrade)
             with upgrade:
                 stream = await closing.enter_async_context(await _open_stream(target))
-                watched = _WatchedStream(stream, upgrade)
-                connection = await _upgrade(nursery, watched, target, path, bounds)
-            if upgrade.cancelled_caught:
-                raised = ServerGone(f"The server at {target} did not open the channel.")
-                raise raised
+                connection = await _upgrade(reader, _Stream(stream, upgrade), target, path, bounds)
             try:
+                if upgrade.cancelled_caught:
+                    raise _explain(reader.failure, target, path)  # noqa: TRY301
                 yield connection
             except (Exception, KeyboardInterrupt, SystemExit) as exc:
                 raised = exc  # without the group that the nursery will put around it
                 raise
             finally:
-                with trio.move_on_after(bounds.close_seconds, shield=True):
-                    await connection.aclose()
-                nursery.cancel_scope.cancel(reason="the channel is closed")
-    except BaseExceptionGroup as group:
-        failures = group.subgroup(Exception)
-        if raised is None and failures is None:  # cancelled, and nothing else
+                if not upgrade.cancelled_caught:
+                    with reader.farewell:
+                        reader.farewell.deadline = trio.current_time() + bounds.close_seconds
+                        await connection.aclose()
+                reader.reading.cancel(reason="the channel is closed")
+    except BaseExceptionGroup:
+        if raised is None:  # cancelled, and nothing else
             raise
-        if raised is None and failures is not None:
-            raised = _explain(failures, target, path)
     if raised is not None:  # out here, so that its own cause and context stay as they are
         raise raised
 
 
 async def _upgrade(
-    nursery: trio.Nursery, stream: _WatchedStream, target: Target, path: str, bounds: ClientBounds
+    reader: _Reader, stream: _Stream, target: Target, path: str, bounds: ClientBounds
 ) -> WebSocketConnection:
     """Return when the 101 is there."""
     url = urlsplit(target.base_url)
@@ -111,7 +140,7 @@ async def _upgrade(
     if target.token is not None:
         headers.append((b"Authorization", b"Bearer " + target.token.encode()))
     return await wrap_client_stream(
-        nursery,
+        cast("trio.Nursery", reader),
         cast("trio.SocketStream", stream),
         url.netloc,
         url.path + path,
@@ -132,11 +161,10 @@ async def _open_stream(target: Target) -> trio.SocketStream:
         raise ServerGone(f"No server answers at {target}.") from exc
 
 
-def _explain(group: BaseExceptionGroup[Exception], target: Target, path: str) -> Exception:
-    """Make our error of what trio-websocket's reader died of."""
-    first = group.exceptions[0]
-    if isinstance(first, BaseExceptionGroup):
-        return _explain(first, target, path)
-    if isinstance(first, ConnectionRejected):
-        return refusal(first.status_code, first.body or b"", path)
-    return UnexpectedAnswer(f"{target} does not speak WebSocket as it should: {first}.")
+def _explain(failure: Exception | None, target: Target, path: str) -> Exception:
+    """Make our error of what the reader died of before there was a channel."""
+    if failure is None:
+        return ServerGone(f"The server at {target} did not open the channel.")
+    if isinstance(failure, ConnectionRejected):
+        return refusal(failure.status_code, failure.body or b"", path)
+    return UnexpectedAnswer(f"{target} does not speak WebSocket as it should: {failure}.")

@@ -105,8 +105,6 @@ class AdoptedRun:
     def _handle(self, channel: Channel, batch: list[list[bytes]]) -> None:
         assert self._channels is not None  # noqa: S101 (it is what calls this)
         self._host.from_kernel(channel, batch, self._channels.signer)
-        if channel is Channel.IOPUB:
-            self._readiness.iopub.set()
 
     async def _until_gone(self) -> None:
         deadlines = self._tools.deadlines
@@ -131,6 +129,10 @@ class AdoptedRun:
     def info_received(self) -> None:
         """See `KernelRun.info_received`."""
         self._readiness.info.set()
+
+    def status_heard(self) -> None:
+        """See `KernelRun.status_heard`."""
+        self._readiness.status.set()
 
     def send(self, message: ClientMessage) -> bool:
         """See `KernelRun.send`."""

@@ -122,8 +122,6 @@ class LaunchedRun:
     def _handle(self, channel: Channel, batch: list[list[bytes]]) -> None:
         assert self._channels is not None  # noqa: S101 (it is what calls this)
         self._host.from_kernel(channel, batch, self._channels.signer)
-        if channel is Channel.IOPUB and not self._answered:
-            self._readiness.iopub.set()
 
     def _spawn(self, way: DrawnPorts | RegisteredPorts) -> Process:
         tools, spec = self._tools, self._spec
@@ -285,6 +283,10 @@ class LaunchedRun:
     def info_received(self) -> None:
         """See `KernelRun.info_received`."""
         self._readiness.info.set()
+
+    def status_heard(self) -> None:
+        """See `KernelRun.status_heard`."""
+        self._readiness.status.set()
 
     def send(self, message: ClientMessage) -> bool:
         """See `KernelRun.send`."""

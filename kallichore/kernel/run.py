@@ -114,6 +114,9 @@ class KernelRun(Protocol):
     def info_received(self) -> None:
         """The answer to the run's own `kernel_info_request` is there."""
 
+    def status_heard(self) -> None:
+        """A status of the kernel has come over iopub while it was asked for its info."""
+
     def send(self, message: ClientMessage) -> bool:
         """Send a message to the kernel, or queue it; False if that is not possible."""
 
@@ -130,21 +133,29 @@ class Readiness:
     def __init__(self) -> None:
         """Nothing has been heard yet."""
         self.info = trio.Event()
-        self.iopub = trio.Event()
+        self.status = trio.Event()
 
     async def wait(self, channels: Channels, host: RunHost, deadlines: Deadlines) -> None:
         """Ask for the kernel's info; return once it is there and iopub is known to be subscribed.
 
-        A kernel that says nothing on iopub around its answer, against the specification, is not
-        waited for longer than `Deadlines.subscription_seconds`.
+        The busy and idle around the answer show the latter. They may have gone out before the
+        subscription came in; so the kernel is asked once more. One that says nothing on iopub,
+        against the specification, is not waited for longer than `Deadlines.subscription_seconds`.
         """
+        self._ask(channels, host)
+        await self.info.wait()
+        with trio.move_on_after(deadlines.subscription_seconds / 2):
+            await self.status.wait()
+        if not self.status.is_set():
+            self._ask(channels, host)
+            with trio.move_on_after(deadlines.subscription_seconds / 2):
+                await self.status.wait()
+        host.kernel_answered()
+
+    def _ask(self, channels: Channels, host: RunHost) -> None:
         message = own_request(Channel.SHELL, "kernel_info_request", {})
         host.info_requested(message.msg_id)
         channels.send(message)
-        await self.info.wait()
-        with trio.move_on_after(deadlines.subscription_seconds):
-            await self.iopub.wait()
-        host.kernel_answered()
 
 
 def own_request(channel: Channel, msg_type: str, content: object) -> ClientMessage:

@@ -24,6 +24,7 @@ __all__ = [
     "Event",
     "ExecutionWithdrawn",
     "Finish",
+    "HearStatus",
     "HeartbeatBack",
     "HeartbeatLost",
     "InfoRequested",
@@ -185,6 +186,10 @@ class TakeInfo(Struct, frozen=True):
     content: bytes
 
 
+class HearStatus(Struct, frozen=True):
+    """While it was being asked the kernel has said a status: its iopub reaches us."""
+
+
 class Drain(Struct, frozen=True):
     """Handle what waits on this socket now, then give ``Settled(message)`` back."""
 
@@ -202,5 +207,6 @@ Effect = (
     | Refuse
     | LocateKernel
     | TakeInfo
+    | HearStatus
     | Drain
 )

@@ -22,6 +22,7 @@ from kallichore.protocol.events import (
     Event,
     ExecutionWithdrawn,
     Finish,
+    HearStatus,
     HeartbeatBack,
     HeartbeatLost,
     InfoRequested,
@@ -182,6 +183,8 @@ class SessionState:
             return [TakeInfo(message.content)] if self._settling else []
         if message.channel is IOPUB and message.msg_type == "status":
             self._heard_any = True
+            if self._settling:
+                return [HearStatus()]
             if message.detail == "idle" and self.status is Status.READY and self._heard is None:
                 return self._move(Cause.IDLE, message.parent_type)
         return []
@@ -213,7 +216,7 @@ class SessionState:
     def _status_seen(self, state: str, message: KernelMessage) -> Effects:
         self._heard, self._heard_any = state, True
         if self._settling:
-            return [Deliver(message)]
+            return [Deliver(message), HearStatus()]
         cause = Cause.BUSY if state == "busy" else Cause.IDLE
         return [*self._move(cause, message.parent_type), Deliver(message)]
 

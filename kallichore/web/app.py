@@ -28,7 +28,7 @@ from kallichore.errors import (
 )
 from kallichore.models import Error
 from kallichore.web.exchange import HEED_HANG_UP
-from kallichore.web.operations import OPERATIONS, Call, Operation
+from kallichore.web.operations import OPERATIONS, AdoptionFailed, Call, Operation
 from kallichore.web.refusal import Refused, new_span
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ _OPEN = {
     for method in (operation.method, "HEAD")
 }
 
+_STARTS = {operation.operation_id for operation in OPERATIONS if operation.starts_kernel}
 _BODY_TOO_SLOW = "The request's body did not arrive in time"
 
 log = logging.getLogger(__name__)
@@ -128,7 +129,10 @@ class Application:
                 body=body,
                 serve_session=self._serve_session,
             )
-            return _json(200, await operation.carry_out(call))
+            value = await operation.carry_out(call)
+            if isinstance(value, bytes):
+                return Response(value, 200, content_type=operation.content_type)
+            return _json(200, value)
 
         return view
 
@@ -138,19 +142,23 @@ class Application:
             return self._answer_to_http_error(error)
         if isinstance(error, Refused):
             return _refusal(error)
+        if isinstance(error, AdoptionFailed):
+            return _json(500, error.error.to_model())
+        if not isinstance(error, KallichoreError | StartupFailed):
+            log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
+            error = InternalError()
+        if isinstance(error, KallichoreError) and error.status == 500 and _starts_kernel():  # noqa: PLR2004
+            error = StartupFailed(error)
         if isinstance(error, StartupFailed):
             return _json(error.status, error.to_model())
-        if not isinstance(error, KallichoreError):
-            log.error("%s %s failed", request.method, request.path, exc_info=error)
-            error = InternalError()
         return _empty(error.status) if error.empty_body else _json(error.status, error.to_model())
 
     def _answer_to_http_error(self, error: http.HTTPException) -> Response:
         """Quart's own errors, in our words."""
         if isinstance(error, http.NotFound):
-            return _json(404, NotFound(request.path).to_model())
+            return _json(404, NotFound(request.scope["path"]).to_model())
         if isinstance(error, http.MethodNotAllowed):
-            answer = _json(405, MethodNotAllowed(request.method, request.path).to_model())
+            answer = _json(405, MethodNotAllowed(request.method, request.scope["path"]).to_model())
             answer.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
             return answer
         if isinstance(error, http.RequestEntityTooLarge):
@@ -158,6 +166,11 @@ class Application:
         if isinstance(error, http.RequestTimeout):
             return _json(408, Error(code="timeout", message=_BODY_TOO_SLOW))
         return _json(400, BadRequest(error.description or error.name).to_model())
+
+
+def _starts_kernel() -> bool:
+    rule = request.url_rule
+    return rule is not None and rule.endpoint in _STARTS
 
 
 async def _read_body(operation: Operation[Any]) -> msgspec.Struct | None:

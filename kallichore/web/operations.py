@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
+from kallichore.errors import BadRequest, KallichoreError, SessionNotFound
 from kallichore.models import (
     ClientHeartbeat,
     ConnectionInfo,
@@ -21,6 +22,7 @@ from kallichore.models import (
     ServerConfiguration,
     SessionList,
 )
+from kallichore.web import metrics
 from kallichore.web.upgrade import upgrade_required
 
 if TYPE_CHECKING:
@@ -37,11 +39,20 @@ if TYPE_CHECKING:
     from kallichore.session import Session
     from kallichore.supervisor import Supervisor
 
-__all__ = ["OPERATIONS", "Call", "Operation"]
+__all__ = ["OPERATIONS", "AdoptionFailed", "Call", "Operation"]
 
 B = TypeVar("B")
 
 _SESSION = "/sessions/{session_id}"
+
+
+class AdoptionFailed(Exception):
+    """An adoption was refused or failed: 500, whatever the error's own status is."""
+
+    def __init__(self, error: KallichoreError) -> None:
+        """Keep the error."""
+        super().__init__(error.message)
+        self.error = error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +93,10 @@ class Operation(Generic[B]):
     """Whether it works without a token."""
     ends_with_caller: bool = field(default=False, kw_only=True)
     """Whether it is cancelled when its caller hangs up."""
+    starts_kernel: bool = field(default=False, kw_only=True)
+    """Whether a failure of ours (500) is told as a `StartupError`."""
+    content_type: str | None = field(default=None, kw_only=True)
+    """Of an answer that is bytes, not JSON."""
 
 
 async def server_status(call: Call[None]) -> ServerStatus:
@@ -132,7 +147,13 @@ async def interrupt_session(call: Call[None]) -> None:
 
 async def adopt_session(call: Call[ConnectionInfo]) -> msgspec.Raw:
     """Connect the session to a kernel that somebody else runs; its kernel_info."""
-    return msgspec.Raw(await call.session.adopt(call.body))
+    session = call.session
+    try:
+        return msgspec.Raw(await session.adopt(call.body))
+    except (SessionNotFound, BadRequest):
+        raise
+    except KallichoreError as error:
+        raise AdoptionFailed(error) from error
 
 
 async def connection_info(call: Call[None]) -> ConnectionInfo:
@@ -162,6 +183,11 @@ async def get_session_history(call: Call[None]) -> list[ExecutionHistoryEntry]:
     return call.session.history()
 
 
+async def get_metrics(call: Call[None]) -> bytes:
+    """The server's numbers, for Prometheus."""
+    return metrics.render(call.supervisor)
+
+
 async def client_heartbeat(call: Call[ClientHeartbeat | None]) -> None:
     """Note that a client is there, and which process it is if it says so."""
     call.supervisor.client_heartbeat(call.body.process_id if call.body else None)
@@ -188,7 +214,7 @@ OPERATIONS: tuple[Operation[Any], ...] = (
     Operation("new-session", "PUT", "/sessions", new_session, body=NewSession),
     Operation("get-session", "GET", _SESSION, get_session),
     Operation("delete-session", "DELETE", _SESSION, delete_session),
-    Operation("start-session", "POST", f"{_SESSION}/start", start_session),
+    Operation("start-session", "POST", f"{_SESSION}/start", start_session, starts_kernel=True),
     Operation(
         "restart-session",
         "POST",
@@ -196,6 +222,7 @@ OPERATIONS: tuple[Operation[Any], ...] = (
         restart_session,
         body=RestartSession,
         body_is_optional=True,
+        starts_kernel=True,
     ),
     Operation("kill-session", "POST", f"{_SESSION}/kill", kill_session),
     Operation("interrupt-session", "POST", f"{_SESSION}/interrupt", interrupt_session),
@@ -227,5 +254,6 @@ OPERATIONS: tuple[Operation[Any], ...] = (
         set_server_configuration,
         body=ServerConfiguration,
     ),
+    Operation("get-metrics", "GET", "/metrics", get_metrics, content_type=metrics.CONTENT_TYPE),
     Operation("shutdown-server", "POST", "/shutdown", shutdown_server),
 )

@@ -24,6 +24,7 @@ CLIENT_METHODS = {
     "connection-info": "connection_info",
     "delete-session": "delete_session",
     "execute-code": "execute_code",
+    "get-metrics": "get_metrics",
     "get-server-configuration": "get_server_configuration",
     "get-session": "get_session",
     "get-session-history": "get_session_history",

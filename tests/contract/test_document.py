@@ -40,6 +40,7 @@ OPERATIONS = {
     ("client-heartbeat", "POST", "/client_heartbeat"),
     ("get-server-configuration", "GET", "/server_configuration"),
     ("set-server-configuration", "POST", "/server_configuration"),
+    ("get-metrics", "GET", "/metrics"),
     ("shutdown-server", "POST", "/shutdown"),
 }
 SCHEMAS = {
@@ -132,7 +133,7 @@ def test_success_without_a_value_is_null() -> None:
     nothing = {
         name
         for name, responses in RESPONSES.items()
-        if responses["200"]["content"][JSON].get("example", "something") is None
+        if responses["200"]["content"].get(JSON, {}).get("example", "something") is None
     }
     assert nothing == WITHOUT_VALUE
 
