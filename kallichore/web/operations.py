@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
+import trio
 
 from kallichore.errors import BadRequest, KallichoreError, SessionNotFound
 from kallichore.models import (
@@ -20,15 +21,12 @@ from kallichore.models import (
     NewSessionReply,
     RestartSession,
     ServerConfiguration,
-    SessionList,
 )
 from kallichore.web import metrics
 from kallichore.web.upgrade import upgrade_required
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    import trio
 
     from kallichore.models import (
         ActiveSession,
@@ -104,10 +102,16 @@ async def server_status(call: Call[None]) -> ServerStatus:
     return call.supervisor.status()
 
 
-async def list_sessions(call: Call[None]) -> SessionList:
-    """Every session, in the order of their creation."""
-    sessions = [session.describe() for session in call.supervisor.sessions.values()]
-    return SessionList(total=len(sessions), sessions=sessions)
+async def list_sessions(call: Call[None]) -> msgspec.Raw:
+    """Every session (a `SessionList`), in the order of their creation.
+
+    Encoded one by one, so that hundreds of them do not delay the road of a message.
+    """
+    encoded: list[bytes] = []
+    for session in list(call.supervisor.sessions.values()):
+        encoded.append(msgspec.json.encode(session.describe()))
+        await trio.lowlevel.checkpoint()
+    return msgspec.Raw(b'{"total":%d,"sessions":[%b]}' % (len(encoded), b",".join(encoded)))
 
 
 async def new_session(call: Call[NewSession]) -> NewSessionReply:
