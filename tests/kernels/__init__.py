@@ -1,0 +1,1 @@
+"""Kernels for tests, and what is asked of every kernel."""

@@ -1,0 +1,400 @@
+"""A small, fast kernel that does what a test tells it to, good or wicked.
+
+Started as ``python puppet.py {connection_file} OPTIONS``, the options being a JSON object (see
+`Options`). The code it is given to execute is Python with the functions of `Puppet.names` at hand,
+so a test says in one line what is to go wrong. Sockets are served by threads of their own, as real
+kernels do: one for control, one for the heartbeat, one for iopub.
+"""
+
+# ruff: noqa: S606, TID251 - a process of its own, without Trio
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import zmq
+
+DELIMITER = b"<IDS|MSG>"
+PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
+FOREVER = "600"
+
+Json = dict[str, Any]
+
+
+class Options:
+    """What a test may ask for at start, and what happens otherwise."""
+
+    def __init__(self, given: Json) -> None:
+        """Take the options; unknown ones are a mistake in the test."""
+        self.before: str = given.pop("before", "")  # code run before any socket is bound
+        self.ready: str = given.pop("ready", "")  # code run when the sockets are bound
+        self.welcome: bool = given.pop("welcome", True)  # send iopub_welcome
+        self.quiet: bool = given.pop("quiet", False)  # no busy and idle around kernel_info
+        self.mute: bool = given.pop("mute", False)  # never answer kernel_info
+        self.key: str | None = given.pop("key", None)  # sign with this instead
+        self.info: Json = given.pop("info", {})  # joins the kernel_info_reply
+        self.polite: bool = given.pop("polite", True)  # obey shutdown_request
+        self.register: list[Json] = given.pop("register", [{}])  # attempts at registration
+        self.bind: bool = given.pop("bind", True)  # bind sockets at all
+        if given:
+            sys.exit(f"unknown options: {sorted(given)}")
+
+
+def meet(path: str, said: object = None) -> str:
+    """Call a test that listens at ``path``, say something, and wait until it answers."""
+    with socket.socket(socket.AF_UNIX) as line:
+        line.connect(path)
+        line.sendall(json.dumps(said).encode() + b"\n")
+        return line.recv(65536).decode()
+
+
+def spawn(
+    kind: str = "plain", *, hold_output: bool = False, env: dict[str, str] | None = None
+) -> int:
+    """Start a process that would stay for long, and return its pid.
+
+    ``plain``, ``setsid`` (in a session of its own) or ``double`` (an orphan in its own session).
+    """
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        if kind != "plain":
+            os.setsid()
+        if kind == "double" and os.fork():
+            os._exit(0)
+        os.write(writing, str(os.getpid()).encode())
+        os.close(writing)
+        if not hold_output:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nothing, 1)
+            os.dup2(nothing, 2)
+        os.execve("/bin/sleep", ["sleep", FOREVER], os.environ if env is None else env)
+    os.close(writing)
+    pid = int(os.read(reading, 20))
+    os.close(reading)
+    if kind == "double":
+        os.wait()
+    return pid
+
+
+class Puppet:
+    """The kernel."""
+
+    def __init__(self, connection: Json, options: Options) -> None:
+        """Prepare; nothing is bound yet."""
+        self.connection = connection
+        self.options = options
+        self.key = connection["key"] if options.key is None else options.key
+        self.session = os.urandom(8).hex()
+        self.count = 0
+        self.parent: Json = {}
+        self.identity = b""
+        self.parts = threading.local()
+        self.iopub_over = threading.Event()
+        self.context = zmq.Context()
+        self.names: Json = {
+            "answer": self.answer,
+            "close": self.close,
+            "display": self.display,
+            "fail": self.fail,
+            "kernel": self,
+            "meet": meet,
+            "os": os,
+            "publish": self.publish,
+            "question": self.question,
+            "raw": self.raw,
+            "say": self.say,
+            "show": self.show,
+            "signal": signal,
+            "spawn": spawn,
+            "sys": sys,
+            "time": time,
+        }
+
+    # -- sockets --------------------------------------------------------------------------------
+
+    def bind(self) -> None:
+        """Bind everything, at the ports of the connection file or at ports of our own."""
+        kinds = {"iopub": zmq.XPUB, "hb": zmq.REP}
+        self.sockets: dict[str, zmq.Socket[bytes]] = {}
+        for name in ("shell", "iopub", "stdin", "control", "hb"):
+            bound = self.context.socket(kinds.get(name, zmq.ROUTER))
+            bound.linger = 1000
+            bound.sndhwm = bound.rcvhwm = 0
+            if name == "iopub":
+                bound.set(zmq.XPUB_VERBOSE, 1)
+            address = f"tcp://{self.connection['ip']}"
+            port = self.connection.get(f"{name}_port")
+            if port is None:
+                self.connection[f"{name}_port"] = bound.bind_to_random_port(address)
+            else:
+                bound.bind(f"{address}:{port}")
+            self.sockets[name] = bound
+        self.published = self.context.socket(zmq.PULL)
+        self.published.rcvhwm = 0
+        self.published.bind("inproc://iopub")
+
+    def register(self) -> None:
+        """Tell the server our ports (JEP 66), perhaps wrongly at first."""
+        ports = {name: self.connection[name] for name in PORTS}
+        for attempt in self.options.register:
+            request = self.context.socket(zmq.REQ)
+            request.linger = 0
+            request.connect(f"tcp://127.0.0.1:{self.connection['registration_port']}")
+            content = ports | attempt.get("content", {})
+            frames = self.frames("handshake_request", content, {}, key=attempt.get("key"))
+            request.send_multipart([b"no message"] if "raw" in attempt else frames)
+            answer = request.recv_multipart()
+            request.close()
+            if "tell" in attempt:
+                meet(attempt["tell"], json.loads(answer[5]))
+
+    def close(self, name: str) -> None:
+        """Close one of our sockets, and live on."""
+        if name == "iopub":
+            self.outlet().send_multipart([b"close"])
+        else:
+            self.sockets[name].close(0)
+
+    # -- messages -------------------------------------------------------------------------------
+
+    def frames(
+        self,
+        msg_type: str,
+        content: object,
+        parent: object,
+        *,
+        key: str | None = None,
+        metadata: object = None,
+        buffers: tuple[bytes, ...] = (),
+    ) -> list[bytes]:
+        """Make a signed message; parts that are bytes already go as they are."""
+        header = {
+            "msg_id": os.urandom(8).hex(),
+            "msg_type": msg_type,
+            "username": "puppet",
+            "session": self.session,
+            "date": datetime.now(UTC).isoformat(),
+            "version": "5.4",
+        }
+        parts = [
+            part if isinstance(part, bytes) else json.dumps(part).encode()
+            for part in (header, parent, metadata or {}, content)
+        ]
+        signer = hmac.new((self.key if key is None else key).encode(), digestmod=hashlib.sha256)
+        signer.update(b"".join(parts))
+        return [DELIMITER, signer.hexdigest().encode(), *parts, *buffers]
+
+    def outlet(self) -> zmq.Socket[bytes]:
+        """Give this thread's way to iopub."""
+        if not hasattr(self.parts, "outlet"):
+            self.parts.outlet = self.context.socket(zmq.PUSH)
+            self.parts.outlet.sndhwm = 0
+            self.parts.outlet.linger = 1000
+            self.parts.outlet.connect("inproc://iopub")
+        outlet: zmq.Socket[bytes] = self.parts.outlet
+        return outlet
+
+    def raw(self, *frames: bytes, topic: bytes = b"topic") -> None:
+        """Publish frames as they are."""
+        self.outlet().send_multipart([topic, *frames])
+
+    def publish(
+        self, msg_type: str, content: object, *, parent: object = None, **more: Any
+    ) -> None:
+        """Publish a message on iopub."""
+        parent = self.parent if parent is None else parent
+        self.raw(*self.frames(msg_type, content, parent, **more))
+
+    def say(self, text: str, name: str = "stdout") -> None:
+        """Publish a stream."""
+        self.publish("stream", {"name": name, "text": text})
+
+    def display(self, data: Json, metadata: Json | None = None) -> None:
+        """Publish a display."""
+        self.publish("display_data", {"data": data, "metadata": metadata or {}, "transient": {}})
+
+    def show(self, data: Json) -> None:
+        """Publish a result."""
+        content = {"execution_count": self.count, "data": data, "metadata": {}}
+        self.publish("execute_result", content)
+
+    def fail(self, name: str = "Oops", message: str = "it failed") -> None:
+        """Raise an error of the given name."""
+        raise type(name, (Exception,), {})(message)
+
+    def question(self, prompt: str, *, password: bool = False) -> str:
+        """Ask the client, and give its answer."""
+        stdin = self.sockets["stdin"]
+        content = {"prompt": prompt, "password": password}
+        stdin.send_multipart([self.identity, *self.frames("input_request", content, self.parent)])
+        frames = stdin.recv_multipart()
+        value: str = json.loads(frames[frames.index(DELIMITER) + 5])["value"]
+        return value
+
+    def answer(self, msg_type: str, content: object, channel: str = "shell", **more: Any) -> None:
+        """Answer the request in hand."""
+        frames = self.frames(msg_type, content, self.parent, **more)
+        self.sockets[channel].send_multipart([self.identity, *frames])
+
+    # -- requests -------------------------------------------------------------------------------
+
+    def status(self, state: str, parent: Json) -> None:
+        """Publish a status."""
+        self.publish("status", {"execution_state": state}, parent=parent)
+
+    def serve_shell(self) -> None:
+        """Answer requests until told to end."""
+        while True:
+            try:
+                frames = self.sockets["shell"].recv_multipart()
+            except KeyboardInterrupt:
+                continue
+            start = frames.index(DELIMITER)
+            self.identity = frames[0]
+            self.parent = json.loads(frames[start + 2])
+            self.request(json.loads(frames[start + 5]), tuple(frames[start + 6 :]))
+
+    def request(self, content: Json, buffers: tuple[bytes, ...]) -> None:
+        """Answer one request."""
+        msg_type = self.parent["msg_type"]
+        if msg_type == "kernel_info_request":
+            self.kernel_info("shell", self.identity, self.parent)
+            return
+        self.status("busy", self.parent)
+        if msg_type == "execute_request":
+            self.execute(content)
+        elif msg_type in {"comm_open", "comm_msg"}:
+            self.publish("comm_msg", content, buffers=tuple(part[::-1] for part in buffers))
+        elif msg_type.endswith("_request"):
+            self.answer(msg_type.replace("_request", "_reply"), {"status": "ok", "echo": content})
+        self.status("idle", self.parent)
+
+    def execute(self, content: Json) -> None:
+        """Run the code, and answer."""
+        if content.get("store_history", True):
+            self.count += 1
+        code = content["code"]
+        self.publish("execute_input", {"code": code, "execution_count": self.count})
+        reply: Json = {"status": "ok", "payload": [], "user_expressions": {}}
+        try:
+            exec(code, self.names)  # noqa: S102
+        except (Exception, KeyboardInterrupt) as exc:  # noqa: BLE001
+            error = {"ename": type(exc).__name__, "evalue": str(exc), "traceback": [repr(exc)]}
+            self.publish("error", error)
+            reply = {"status": "error", **error}
+        self.answer("execute_reply", {**reply, "execution_count": self.count})
+
+    def kernel_info(self, channel: str, identity: bytes, parent: Json) -> None:
+        """Answer what we are asked at start."""
+        if self.options.mute:
+            return
+        content = {
+            "status": "ok",
+            "protocol_version": "5.4",
+            "implementation": "puppet",
+            "implementation_version": "1",
+            "language_info": {"name": "python", "version": "3", "mimetype": "text/plain"},
+            "banner": "A puppet",
+            "help_links": [],
+            **self.options.info,
+        }
+        if not self.options.quiet:
+            self.status("busy", parent)
+        frames = self.frames("kernel_info_reply", content, parent)
+        self.sockets[channel].send_multipart([identity, *frames])
+        if not self.options.quiet:
+            self.status("idle", parent)
+
+    def serve_control(self) -> None:
+        """Answer on control, in a thread."""
+        control = self.sockets["control"]
+        while True:
+            frames = control.recv_multipart()
+            start = frames.index(DELIMITER)
+            parent, content = json.loads(frames[start + 2]), json.loads(frames[start + 5])
+            msg_type = parent["msg_type"]
+            if msg_type == "kernel_info_request":
+                self.kernel_info("control", frames[0], parent)
+                continue
+            if msg_type == "shutdown_request" and not self.options.polite:
+                continue
+            reply = {"status": "ok", **content}
+            answer = self.frames(msg_type.replace("_request", "_reply"), reply, parent)
+            control.send_multipart([frames[0], *answer])
+            if msg_type == "interrupt_request":
+                os.kill(os.getpid(), signal.SIGINT)
+            elif msg_type == "shutdown_request":
+                control.close(1000)
+                os.kill(os.getpid(), signal.SIGUSR2)
+                return
+
+    def serve_iopub(self) -> None:
+        """Pass on what is published, and welcome subscribers (JEP 65), in a thread."""
+        iopub = self.sockets["iopub"]
+        poller = zmq.Poller()
+        poller.register(iopub, zmq.POLLIN)
+        poller.register(self.published, zmq.POLLIN)
+        while True:
+            ready = dict(poller.poll())
+            if iopub in ready:
+                topic = iopub.recv()
+                if topic[:1] == b"\x01" and self.options.welcome:
+                    iopub.send_multipart([topic[1:], *self.frames("iopub_welcome", {}, {})])
+            if self.published in ready:
+                frames = self.published.recv_multipart()
+                if frames == [b"close"]:
+                    iopub.close(1000)
+                    self.iopub_over.set()
+                    return
+                iopub.send_multipart(frames)
+
+    def serve_heartbeat(self) -> None:
+        """Echo, in a thread."""
+        heart = self.sockets["hb"]
+        while True:
+            heart.send_multipart(heart.recv_multipart())
+
+    def run(self) -> None:
+        """Be the kernel."""
+        signal.signal(signal.SIGUSR2, self.end)
+        exec(self.options.before, self.names)  # noqa: S102
+        if not self.options.bind:
+            signal.pause()
+        self.bind()
+        if "registration_port" in self.connection:
+            self.register()
+        exec(self.options.ready, self.names)  # noqa: S102
+        for serve in (self.serve_control, self.serve_iopub, self.serve_heartbeat):
+            threading.Thread(target=serve, daemon=True).start()
+        self.serve_shell()
+
+    def end(self, *_: object) -> None:
+        """Exit in order, with everything sent that was published."""
+        sys.stdout.flush()
+        self.outlet().send_multipart([b"close"])
+        self.outlet().close(1000)
+        self.sockets["shell"].close(1000)
+        self.iopub_over.wait(1)
+        os._exit(0)
+
+
+def main() -> None:
+    """Read what we are told, and be the kernel."""
+    options = Options(json.loads(sys.argv[2]) if len(sys.argv) > 2 else {})
+    with open(sys.argv[1], encoding="utf-8") as file:  # noqa: PTH123
+        connection = json.load(file)
+    Puppet(connection, options).run()
+
+
+if __name__ == "__main__":
+    main()

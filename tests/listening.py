@@ -1,0 +1,101 @@
+"""What a session's client hears, in words: frames of a channel as short as a test's expectation."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kallichore.client import Channel
+
+__all__ = ["Ear", "Frame", "word", "words"]
+
+Frame = dict[str, Any]
+
+
+def word(frame: Frame) -> str:
+    """Say what a frame is.
+
+    Events of the server are their key, some with their value: ``status=busy``, ``exited=-1``.
+    Messages of the kernel are their channel and type, some with what matters in them:
+    ``iopub:status=busy``, ``iopub:stream``, ``shell:execute_reply=ok``.
+    """
+    if frame["kind"] == "kernel":
+        (key,) = frame.keys() - {"kind", "seq"}
+        if key == "status":
+            return f"status={frame[key]['status']}"
+        return f"exited={frame[key]}" if key == "exited" else key
+    msg_type = frame["header"]["msg_type"]
+    name = f"{frame['channel']}:{msg_type}"
+    detail = {"status": "execution_state", "execute_reply": "status"}.get(msg_type, "")
+    return f"{name}={frame['content'][detail]}" if detail else name
+
+
+def words(frames: Iterable[Frame], *channels: str) -> list[str]:
+    """Say what frames are, leaving out samples of resource usage.
+
+    With ``channels``, messages of these only, and all events: between the sockets of a kernel
+    there is no order.
+    """
+    chosen = [
+        frame
+        for frame in frames
+        if not channels or frame["kind"] == "kernel" or frame["channel"] in channels
+    ]
+    return [word(frame) for frame in chosen if "resourceUsage" not in frame]
+
+
+class Ear:
+    """Everything that arrives on a channel, kept in order."""
+
+    def __init__(self, channel: Channel) -> None:
+        """Listen to ``channel``."""
+        self.channel = channel
+        self.heard: list[Frame] = []
+
+    async def next(self) -> Frame:
+        """Give the next frame."""
+        frame: Frame = json.loads(await self.channel.receive_text())
+        self.heard.append(frame)
+        return frame
+
+    async def until(self, wanted: str, *, parent: str | None = None) -> list[Frame]:
+        """Listen up to the first frame that is ``wanted``; give all since the call.
+
+        With ``parent``, only a message whose parent has that id will do.
+        """
+        frames: list[Frame] = []
+        while True:
+            frame = await self.next()
+            frames.append(frame)
+            if word(frame) == wanted and (
+                parent is None or (frame["parent_header"] or {}).get("msg_id") == parent
+            ):
+                return frames
+
+    async def execute(self, code: str, **options: Any) -> list[Frame]:
+        """Run code, and listen until both its reply and its idle are there."""
+        msg_id = await self.send(code, **options)
+        frames: list[Frame] = []
+        idle = replied = False
+        while not (idle and replied):
+            frame = await self.next()
+            frames.append(frame)
+            if (frame.get("parent_header") or {}).get("msg_id") == msg_id:
+                idle = idle or word(frame) == "iopub:status=idle"
+                replied = replied or frame["header"]["msg_type"] == "execute_reply"
+        return frames
+
+    async def send(self, code: str, **options: Any) -> str:
+        """Ask for code to be run; give the request's id."""
+        content = {
+            "code": code,
+            "silent": False,
+            "store_history": True,
+            "user_expressions": {},
+            "allow_stdin": False,
+            "stop_on_error": True,
+        }
+        return await self.channel.request("execute_request", content | options)
