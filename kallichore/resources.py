@@ -138,7 +138,7 @@ class Sampler(Generic[Subject]):
                 await changed.wait()
                 continue
             due = trio.current_time() + seconds
-            await self._measure(subjects, seconds)
+            await self._measure(list(self._subjects()), seconds)
 
     def _begin(self, subjects: list[tuple[Subject, int]]) -> None:
         """Take the first reading of those that are new, and forget those that are gone."""

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import stat
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -24,6 +24,9 @@ from kallichore.kernel.connection import (
     open_runtime_directory,
     safe_name,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NASTY_IDS = [
     "../../etc/passwd",
