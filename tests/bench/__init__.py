@@ -1,0 +1,1 @@
+"""Benchmarks, run by ``nox -s bench``: figures, and their ratios to floors of the same run."""

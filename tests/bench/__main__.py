@@ -1,0 +1,45 @@
+"""Run the benchmarks: ``python -m tests.bench [--quick] [--json FILE] [--only PART] [peers]``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tests.bench import road
+from tests.bench.machine import describe
+from tests.bench.plan import FULL, QUICK
+from tests.bench.report import Figure, progress, save, table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.bench.plan import Plan
+
+PARTS: Final[dict[str, Callable[[Plan], list[Figure]]]] = {
+    "road": road.measure,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, within two minutes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    parser.add_argument("--only", choices=PARTS, action="append", help="measure this part alone")
+    args = parser.parse_args()
+    machine = describe()
+    figures: list[Figure] = []
+    for name, part in PARTS.items():
+        if args.only is None or name in args.only:
+            progress(f"measuring: {name}")
+            figures += part(QUICK if args.quick else FULL)
+    machine["load_average_after"] = list(os.getloadavg())
+    print(table(figures))
+    print(", ".join(f"{name} {value}" for name, value in machine.items()))
+    if args.json is not None:
+        save(args.json, machine, figures)
+
+
+if __name__ == "__main__":
+    main()

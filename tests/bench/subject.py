@@ -1,0 +1,211 @@
+"""The servers that are measured: started as users start them, driven over HTTP and WebSockets."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+from urllib.parse import quote
+
+from tests.bench.client import PATIENCE_SECONDS, Address, WebSocketClient, connect
+from tests.bench.direct import ROOT
+from tests.bench.messages import new_id
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator, Sequence
+
+TCP: Final = "tcp"
+UNIX: Final = "socket"
+
+
+class Refused(Exception):
+    """The server's answer was not the one that the benchmark needs."""
+
+
+class Connection(http.client.HTTPConnection):
+    """One kept-alive HTTP connection, over TCP or a Unix socket."""
+
+    def __init__(self, address: Address) -> None:
+        super().__init__("localhost", timeout=PATIENCE_SECONDS)
+        self._address = address
+        self.sock: socket.socket
+
+    def connect(self) -> None:
+        self.sock = connect(self._address)
+
+
+class Http:
+    """Requests to one server."""
+
+    def __init__(self, address: Address, headers: dict[str, str]) -> None:
+        self._connection = Connection(address)
+        self._headers = headers
+
+    def ask(self, method: str, path: str, body: object = None) -> bytes:
+        """Give the body of the answer, which must be a success."""
+        data = None if body is None else json.dumps(body)
+        headers = self._headers | ({} if body is None else {"Content-Type": "application/json"})
+        self._connection.request(method, path, data, headers)
+        response = self._connection.getresponse()
+        answer = response.read()
+        if response.status >= http.client.MULTIPLE_CHOICES:
+            raise Refused(f"{method} {path}: {response.status} {answer.decode()}")
+        return answer
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class Session(Protocol):
+    """A running kernel behind a server."""
+
+    def connect(self) -> WebSocketClient:
+        """Open its channel."""
+
+
+class Subject(Protocol):
+    """A running server."""
+
+    name: str
+    pid: int
+
+    def session(self, argv: Sequence[str]) -> AbstractContextManager[Session]:
+        """Start a kernel; it is ended at the end."""
+
+
+@dataclass
+class KallichoreSession:
+    """A session of ours."""
+
+    server: Kallichore
+    id: str
+
+    def start(self) -> float:
+        """Start the kernel; seconds to the answer."""
+        begin = time.perf_counter()
+        self.server.http.ask("POST", f"/sessions/{self.id}/start")
+        return time.perf_counter() - begin
+
+    def connect(self) -> WebSocketClient:
+        """See `Session`."""
+        path = f"/sessions/{quote(self.id, safe='')}/channels"
+        if self.server.transport == TCP:
+            return WebSocketClient(self.server.address, path, self.server.token)
+        socket_path = json.loads(self.server.http.ask("GET", path))
+        return WebSocketClient(socket_path, "/")
+
+    def end(self) -> None:
+        self.server.http.ask("POST", f"/sessions/{self.id}/kill")
+        for _ in range(1000):
+            state = json.loads(self.server.http.ask("GET", f"/sessions/{self.id}"))
+            if state["status"] == "exited":
+                break
+        self.server.http.ask("DELETE", f"/sessions/{self.id}")
+
+
+class Kallichore:
+    """Our server; the process that was started is its guardian."""
+
+    def __init__(self, transport: str, directory: Path, arguments: Sequence[str] = ()) -> None:
+        """Start it and wait for its first answer."""
+        self.name = f"kallichore {'TCP' if transport == TCP else 'Unix'}"
+        self.transport = transport
+        file = directory / f"{transport}.json"
+        command = [sys.executable, "-m", "kallichore", "--transport", transport]
+        command += ["--connection-file", str(file), "--socket-dir", str(directory)]
+        begin = time.perf_counter()
+        with (directory / f"{transport}.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=log
+            )
+        assert self.process.stdout is not None
+        said = self.process.stdout.readline().decode().strip()
+        while said and not file.exists():
+            select.select([], [], [], 0.001)
+        where = said.rpartition(" ")[2]
+        host, _, port = where.rpartition(":")
+        self.address: Address = (host, int(port)) if transport == TCP else where
+        Http(self.address, {}).ask("GET", "/status")
+        self.seconds_to_answer = time.perf_counter() - begin
+        details = json.loads(file.read_bytes())
+        self.pid: int = details["server_pid"]
+        self.token: str | None = details["bearer_token"]
+        self.http = Http(self.address, {"Authorization": f"Bearer {self.token}"})
+
+    def create(self, argv: Sequence[str]) -> KallichoreSession:
+        """Make a session that is not started yet."""
+        body = {
+            "session_id": f"bench-{new_id()[:12]}",
+            "display_name": "Benchmark",
+            "language": "fake",
+            "username": "bench",
+            "input_prompt": "",
+            "continuation_prompt": "",
+            "argv": list(argv),
+            "session_mode": "console",
+            "working_directory": str(ROOT),
+            "env": [],
+            "interrupt_mode": "signal",
+            "startup_environment": "none",
+        }
+        answer = json.loads(self.http.ask("PUT", "/sessions", body))
+        return KallichoreSession(self, answer["session_id"])
+
+    @contextmanager
+    def session(self, argv: Sequence[str]) -> Iterator[KallichoreSession]:
+        """See `Subject`."""
+        session = self.create(argv)
+        session.start()
+        try:
+            yield session
+        finally:
+            session.end()
+
+    @contextmanager
+    def sessions(self, argv: Sequence[str], count: int) -> Iterator[list[KallichoreSession]]:
+        """Start many kernels, a few at a time."""
+        with ExitStack() as stack:
+            yield [stack.enter_context(self.session(argv)) for _ in range(count)]
+
+    def shut_down(self) -> float:
+        """Ask for the orderly shutdown; seconds until the processes are gone."""
+        begin = time.perf_counter()
+        self.http.ask("POST", "/shutdown")
+        self.process.wait(PATIENCE_SECONDS)
+        return time.perf_counter() - begin
+
+    def close(self) -> None:
+        """End it, one way or the other."""
+        self.http.close()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(PATIENCE_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                os.kill(self.pid, signal.SIGKILL)
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@contextmanager
+def open_kallichore(transport: str, *arguments: str) -> Iterator[Kallichore]:
+    """Start our server; it is ended at the end."""
+    with tempfile.TemporaryDirectory(prefix="kc-bench-") as directory:
+        server = Kallichore(transport, Path(directory), arguments)
+        try:
+            yield server
+        finally:
+            server.close()
