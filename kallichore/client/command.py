@@ -87,7 +87,9 @@ def _build_parser() -> argparse.ArgumentParser:
     execute = command("execute", "Run code in a session.")
     execute.add_argument("-c", "--code", required=True, help="the code; - reads it from stdin")
     execute.add_argument(
-        "-w", "--wait", action="store_true", help="show the output as it arrives, to its end"
+        *("-w", "--watch", "--wait"),
+        action="store_true",
+        help="take the session's channel, and show the output as it arrives instead of at the end",
     )
     _add_take(execute)
     restart = command("restart", "Start a session's kernel anew.")

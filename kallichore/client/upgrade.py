@@ -79,6 +79,8 @@ class _Reader:
     def start_soon(self, task: Callable[[], Awaitable[None]]) -> None:
         self._nursery.start_soon(self._run, task, name="WebSocket reader")
 
+    # Ctrl-C is for whoever uses the channel, and would be lost in here.
+    @trio.lowlevel.enable_ki_protection
     async def _run(self, task: Callable[[], Awaitable[None]]) -> None:
         try:
             with self.reading:
@@ -106,29 +108,35 @@ async def open_websocket(
     raised: BaseException | None = None
     upgrade = trio.CancelScope(deadline=trio.current_time() + bounds.upgrade_seconds)
     try:
-        async with AsyncExitStack() as closing, trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery, AsyncExitStack() as closing:
             reader = _Reader(nursery, upgrade)
-            with upgrade:
-                stream = await closing.enter_async_context(await _open_stream(target))
-                connection = await _upgrade(reader, _Stream(stream, upgrade), target, path, bounds)
+            closing.callback(reader.reading.cancel, reason="the channel is closed")
             try:
+                with upgrade:
+                    stream = await closing.enter_async_context(await _open_stream(target))
+                    wrapped = _Stream(stream, upgrade)
+                    connection = await _upgrade(reader, wrapped, target, path, bounds)
                 if upgrade.cancelled_caught:
                     raise _explain(reader.failure, target, path)  # noqa: TRY301
+                closing.push_async_callback(_say_farewell, connection, reader, bounds)
                 yield connection
             except (Exception, KeyboardInterrupt, SystemExit) as exc:
                 raised = exc  # without the group that the nursery will put around it
                 raise
-            finally:
-                if not upgrade.cancelled_caught:
-                    with reader.farewell:
-                        reader.farewell.deadline = trio.current_time() + bounds.close_seconds
-                        await connection.aclose()
-                reader.reading.cancel(reason="the channel is closed")
     except BaseExceptionGroup:
         if raised is None:  # cancelled, and nothing else
             raise
     if raised is not None:  # out here, so that its own cause and context stay as they are
         raise raised
+
+
+async def _say_farewell(
+    connection: WebSocketConnection, reader: _Reader, bounds: ClientBounds
+) -> None:
+    """Close the WebSocket, and wait for the peer to do so."""
+    with reader.farewell:
+        reader.farewell.deadline = trio.current_time() + bounds.close_seconds
+        await connection.aclose()
 
 
 async def _upgrade(

@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from kallichore import models
-from kallichore.client.actions import session_of, tell
+from kallichore.client.actions import session_of
 from kallichore.client.errors import ChannelClosed, ClientError, TakenOver
 from kallichore.client.messages import Header, JupyterMessage
 from kallichore.client.screen import Screen
@@ -31,10 +31,10 @@ _NO_KERNEL: Final = {models.Status.UNINITIALIZED, models.Status.EXITED}
 
 
 async def _execute(client: Client, options: argparse.Namespace) -> int:
-    """Run code; with ``--wait`` show its output as it arrives, and return 1 if it raised.
+    """Run code, show its output, and return 1 if it raised.
 
-    A client that is connected keeps its channel, unless ``--take`` says otherwise: the code then
-    runs through ``/execute``, and its output is shown when it has ended.
+    Usually through ``/execute``, which shows the output when the code has ended and takes nothing
+    from the session's clients; with ``--watch`` over the channel, unless another client has it.
     """
     code = sys.stdin.read() if options.code == "-" else options.code
     session_id = await session_of(client, options)
@@ -43,15 +43,13 @@ async def _execute(client: Client, options: argparse.Namespace) -> int:
         raise ClientError(
             f"Session {session_id} has no kernel running; `kcclient restart` starts one."
         )
-    if session.connected and not options.take:
-        reply = await client.execute_code(session_id, models.ExecuteRequest(code=code))
-        return _show_reply(reply, options)
-    async with client.open_channel(session_id) as channel:
-        if options.wait:
+    if options.watch and (options.take or not session.connected):
+        async with client.open_channel(session_id) as channel:
             return await _watch(client, channel, code, options)
-        msg_id = await channel.request("execute_request", _content(code))
-    value = {"session_id": session_id, "msg_id": msg_id}
-    return tell(options, value, f"Sent to {session_id}; `kcclient listen` shows the output.")
+    if options.watch:
+        print("[another client is connected; the output is shown at the end]", file=sys.stderr)
+    reply = await client.execute_code(session_id, models.ExecuteRequest(code=code))
+    return _show_reply(reply, options)
 
 
 async def _listen(client: Client, options: argparse.Namespace) -> int:
@@ -84,17 +82,6 @@ async def _show_all(channel: Channel, screen: Screen, *, as_json: bool) -> None:
             screen.show(received)
         else:
             screen.show_event(received)
-
-
-def _content(code: str) -> dict[str, object]:
-    return {
-        "code": code,
-        "silent": False,
-        "store_history": True,
-        "user_expressions": {},
-        "allow_stdin": False,
-        "stop_on_error": True,
-    }
 
 
 async def _watch(client: Client, channel: Channel, code: str, options: argparse.Namespace) -> int:

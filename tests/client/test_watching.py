@@ -76,17 +76,20 @@ async def test_execute_and_wait_in_json_prints_a_line_for_each_message(
     assert (code, types) == (0, ["status", "stream", "status", "execute_reply"])
 
 
-async def test_execute_without_wait_only_sends(one_session: FakeServer) -> None:
-    codes: list[str] = []
-
-    async def script(channel: FakeChannel) -> None:
-        codes.append((await channel.receive_json())["content"]["code"])
-        await channel.wait_closed()
-
-    one_session.script = script
-    code, out, _ = await kcclient("-u", one_session.address, "execute", "-c", "x = 1")
-    assert (code, codes) == (0, ["x = 1"])
-    assert "listen" in out
+async def test_execute_shows_the_output_at_the_end_and_takes_no_channel(
+    one_session: FakeServer,
+) -> None:
+    reply = {
+        "status": "ok",
+        "execution_count": 1,
+        "output": [{"type": "stream", "stream_name": "stdout", "text": "hi\n"}],
+    }
+    one_session.answer("POST", "/sessions/one/execute", reply)
+    arguments = ("-u", one_session.address, "execute", "-c", "x = 1")
+    assert await kcclient(*arguments) == (0, "hi\n", "")
+    code, out, _ = await kcclient(*arguments, "--json")
+    assert (code, json.loads(out)) == (0, reply)
+    assert one_session.requests[-1].json["code"] == "x = 1"
 
 
 async def test_execute_leaves_the_channel_of_another_client_alone(one_session: FakeServer) -> None:
@@ -102,7 +105,9 @@ async def test_execute_leaves_the_channel_of_another_client_alone(one_session: F
     }
     one_session.answer("POST", "/sessions/one/execute", reply)
     code, out, err = await kcclient("-u", one_session.address, "execute", "-c", "x", "-w")
-    assert (code, out, err) == (1, "hi\n3\n", "E: v\n")
+    assert (code, out) == (1, "hi\n3\n")
+    assert err.splitlines()[1:] == ["E: v"]
+    assert "another client is connected" in err
     assert not any(request.target == CHANNELS for request in one_session.requests)
 
 

@@ -68,21 +68,24 @@ async def test_a_session_is_started_used_and_deleted(server: LaunchedServer) -> 
     assert (await kcclient(server, "kill"))[:2] == (0, "Killed the kernel of day.\n")
 
 
-async def test_what_execute_only_sent_is_there_for_listen(server: LaunchedServer) -> None:
+async def test_what_execute_has_shown_is_still_there_for_listen(server: LaunchedServer) -> None:
     await kcclient(server, "start", "-s", "one")
-    code, _, _ = await kcclient(server, "execute", "-c", "print('kept')")
-    assert code == 0
+    done = await kcclient(server, "execute", "-c", "print('kept')")
+    assert done == (0, "kept\n", "")
     process = await trio.lowlevel.open_process(
         [*COMMAND, "--connection-file", str(server.connection_file), "listen"],
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     assert process.stdout is not None
-    async with process.stdout:
+    assert process.stderr is not None
+    async with process.stdout, process.stderr:
         heard = b""
         while b"kept\n" not in heard:
             heard += await process.stdout.receive_some()
         process.send_signal(signal.SIGINT)
+        said = b"".join([bytes(chunk) async for chunk in process.stderr])
+        assert b"Error" not in said
         assert await process.wait() == 130
 
 
