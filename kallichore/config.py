@@ -137,6 +137,9 @@ class Deadlines:
     """A start, from the request to the kernel's answer, unless the session names its own."""
     subscription_seconds: float = 0.02
     """How long after the kernel's answer to wait for the first iopub message."""
+    first_output_seconds: float = 0.5
+    """How long the output of a kernel that starts is held back: if it loses the race for a port,
+    nobody sees it."""
     execute_start_seconds: float = 30.0
     """How long ``/execute`` waits for a kernel that is still starting."""
     kernel_shutdown_seconds: float = 3.0

@@ -106,14 +106,14 @@ class Control:
         self._talk.kernel_info = b"{}"
         timeout = self.spec.connection_timeout or self._tools.deadlines.connection_seconds
         began = trio.current_time()
-        deadline = began + timeout
         tally = self._tools.tally
         tally.starts += 1
         self._run_over = trio.Event()
         self._talk.receive(StartAccepted())
         for attempt in range(1, self._tools.limits.start_attempts + 1):
-            left = max(deadline - trio.current_time(), 0)
-            run = LaunchedRun(self._tools, self._talk, self.spec, self._key, left, self._spawned)
+            run = LaunchedRun(
+                self._tools, self._talk, self.spec, self._key, began, timeout, self._spawned
+            )
             try:
                 await self._begin(nursery, run)
             except StartupFailed as failure:
@@ -123,7 +123,8 @@ class Control:
                     log.info("the kernel lost the race for a port; starting it again")
                     continue
                 tally.failed_starts += 1
-                self._start_failed(failure, run)
+                run.release_output()
+                self._ended(run.exit_of(failure))
                 raise
             break
         tally.start_times.note(trio.current_time() - began)
@@ -134,17 +135,6 @@ class Control:
 
     def _spawned(self, environment: dict[str, str]) -> None:
         self.initial_env = environment
-
-    def _start_failed(self, failure: StartupFailed, run: LaunchedRun) -> None:
-        code = failure.exit_code if failure.exit_code is not None else -1
-        self._ended(
-            RunExit(
-                exit_code=code,
-                reason=failure.error.message,
-                requested=run.requested,
-                output_tail=run.output_tail(),
-            )
-        )
 
     async def _begin(self, nursery: trio.Nursery, run: KernelRun) -> None:
         await nursery.start(self._live, run)

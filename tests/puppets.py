@@ -57,7 +57,10 @@ def puppet(
 
 
 async def start_puppet(
-    client: Client, session_id: str = "one", changes: dict[str, Any] | None = None, **options: Any
+    client: Client,
+    session_id: str = "one",
+    changes: dict[str, Any] | None = None,
+    **options: object,
 ) -> dict[str, Any]:
     """Create a session with a puppet and start it; give its kernel_info."""
     await client.new_session(puppet(session_id, changes, **options))

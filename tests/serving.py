@@ -99,6 +99,12 @@ class Serving:
         """Make a client without the token."""
         return Client(replace(self.target, token=None))
 
+    async def wait_until(self, status: str, session_id: str = "one") -> None:
+        """Wait until a session has the given status."""
+        session = self.supervisor.get(session_id)
+        while session.status != status:
+            await session.talk.status_changed.next()
+
 
 @asynccontextmanager
 async def open_serving(

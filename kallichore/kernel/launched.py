@@ -5,7 +5,8 @@ from __future__ import annotations
 import codecs
 import logging
 import socket
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 import trio
 import zmq
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 __all__ = ["LaunchedRun"]
 
 log = logging.getLogger(__name__)
+_PROBE_SECONDS: Final = 0.05
+"""On the loopback an answer or a refusal comes within microseconds."""
 
 
 class LaunchedRun:
@@ -55,6 +58,7 @@ class LaunchedRun:
         host: RunHost,
         spec: NewSession,
         key: str,
+        began: float,
         timeout_seconds: float,
         spawned: Callable[[dict[str, str]], None],
     ) -> None:
@@ -68,11 +72,13 @@ class LaunchedRun:
         self._spec = spec
         self._key = key
         self._timeout = timeout_seconds
+        self._deadline = began + timeout_seconds
         self._readiness = Readiness()
         self._channels: Channels | None = None
         self._answered = False
         self._head = bytearray()
         self._tail = bytearray()
+        self._held: list[tuple[str, str]] | None = []
         self._launch: launch.Launch | None = None
         self.requested = False
         self.process: Process | None = None
@@ -87,7 +93,6 @@ class LaunchedRun:
             self.exited.set()
 
     async def _run(self, task_status: trio.TaskStatus[None]) -> RunExit:
-        deadline = trio.current_time() + self._timeout
         try:
             way = rendezvous(
                 self._tools, self._spec.session_id, self._key, self._spec.protocol_version
@@ -98,7 +103,7 @@ class LaunchedRun:
             if way.connection is not None:
                 self._connect(way.connection)
             async with self._spawn(way) as process:
-                failure = await self._live(process, way, deadline, task_status)
+                failure = await self._live(process, way, task_status)
         finally:
             if self._channels is not None:
                 self._channels.close()
@@ -150,7 +155,6 @@ class LaunchedRun:
         self,
         process: Process,
         way: DrawnPorts | RegisteredPorts,
-        deadline: float,
         task_status: trio.TaskStatus[None],
     ) -> KallichoreError | None:
         """Give what went wrong before the kernel answered, or None after a life."""
@@ -161,7 +165,8 @@ class LaunchedRun:
             readers.start_soon(self._read, "stderr", process.stderr, drained[1])
             async with trio.open_nursery() as work:
                 work.start_soon(self._until_exit, process, work.cancel_scope)
-                failure = await self._become_ready(work, way, deadline)
+                work.start_soon(self._release_in_time)
+                failure = await self._become_ready(work, way)
                 if failure is None:
                     task_status.started()
                     assert self._channels is not None  # noqa: S101 (it has just answered)
@@ -188,9 +193,9 @@ class LaunchedRun:
         life.cancel(reason="the process has exited")
 
     async def _become_ready(
-        self, work: trio.Nursery, way: DrawnPorts | RegisteredPorts, deadline: float
+        self, work: trio.Nursery, way: DrawnPorts | RegisteredPorts
     ) -> KallichoreError | None:
-        with trio.move_on_at(deadline) as patience:
+        with trio.move_on_at(self._deadline) as patience:
             if way.connection is None:
                 connection = await way.wait(work)
                 self._connect(connection)
@@ -199,6 +204,7 @@ class LaunchedRun:
             self._channels.start(work)
             await self._readiness.wait(self._channels, self._host, self._tools.deadlines)
             self._answered = True
+            self.release_output()
         if not patience.cancelled_caught:
             return None
         failure = way.failure()
@@ -231,7 +237,23 @@ class LaunchedRun:
             self._head += data[: limits.startup_output_bytes - len(self._head)]
         self._tail += data[-limits.output_tail_bytes :]
         del self._tail[: -limits.output_tail_bytes]
-        if text:
+        if not text:
+            return
+        if self._held is None:
+            self._host.output(name, text)
+            return
+        self._held.append((name, text))
+        if len(self._head) >= limits.startup_output_bytes:
+            self.release_output()
+
+    async def _release_in_time(self) -> None:
+        await trio.sleep(self._tools.deadlines.first_output_seconds)
+        self.release_output()
+
+    def release_output(self) -> None:
+        """Let clients see the output: this run is not going to be replaced by another, unseen."""
+        held, self._held = self._held or [], None
+        for name, text in held:
             self._host.output(name, text)
 
     # -- the end --------------------------------------------------------------------------------
@@ -271,12 +293,15 @@ class LaunchedRun:
             signal=signal_name(-code) if code < 0 else None,
             out_of_memory=memory is not MemoryEvidence.NONE,
             requested=self.requested,
-            output_tail=self.output_tail(),
+            output_tail=self._tail.decode("utf-8", "replace"),
         )
 
-    def output_tail(self) -> str:
-        """Give the last of what the process wrote."""
-        return self._tail.decode("utf-8", "replace")
+    def exit_of(self, failure: StartupFailed) -> RunExit:
+        """Describe the end of a run that failed to start."""
+        process = self.process
+        if process is None:  # there never was one
+            return RunExit(exit_code=-1, reason=failure.error.message, requested=self.requested)
+        return replace(self._exit(process), reason=failure.error.message)
 
     # -- what the session asks of it ------------------------------------------------------------
 
@@ -312,11 +337,11 @@ class LaunchedRun:
 def listens(ip: str, port: int) -> bool:
     """Tell whether anybody accepts connections on a local port."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.settimeout(0)
+        probe.settimeout(_PROBE_SECONDS)
         try:
             probe.connect((ip, port))
-        except BlockingIOError:
-            return True  # on the loopback a refusal comes at once
+        except TimeoutError:
+            return True  # a full backlog: nobody answers, but nobody refuses either
         except OSError:
             return False
         return True
