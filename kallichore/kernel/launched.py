@@ -207,7 +207,7 @@ class LaunchedRun:
             self.release_output()
         if not patience.cancelled_caught:
             return None
-        failure = way.failure()
+        failure = way.failure(self._timeout)
         if failure is not None:
             return failure
         assert self.connection is not None  # noqa: S101 (the way has succeeded)

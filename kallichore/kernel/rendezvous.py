@@ -56,7 +56,7 @@ class DrawnPorts:
         await trio.lowlevel.checkpoint()
         return self.connection
 
-    def failure(self) -> KallichoreError | None:
+    def failure(self, waited_seconds: float | None = None) -> KallichoreError | None:  # noqa: ARG002
         """Nothing can be missing here."""
         return None
 
@@ -97,13 +97,18 @@ class RegisteredPorts:
         self.connection = await self._registration.wait()
         return self.connection
 
-    def failure(self) -> KallichoreError | None:
-        """Say whether the kernel never registered, or only wrongly."""
+    def failure(self, waited_seconds: float | None = None) -> KallichoreError | None:
+        """Say whether the kernel never registered, or only wrongly.
+
+        It has exited, or ``waited_seconds`` were too few for it.
+        """
         if self.connection is not None:
             return None
-        if self._registration.last_error is not None:
-            return RegistrationFailed(self._session_id, self._registration.last_error)
-        return ExitedBeforeConnecting()
+        why = self._registration.last_error
+        if why is None and waited_seconds is None:
+            return ExitedBeforeConnecting()
+        why = why or f"the kernel did not register within {waited_seconds:g} seconds"
+        return RegistrationFailed(self._session_id, why)
 
 
 def drawn_connection(ports: list[int], key: str) -> ConnectionInfo:
