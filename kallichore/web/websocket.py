@@ -158,15 +158,19 @@ class WebSocket:
         return bytes(self._connection.send(event))
 
     async def linger(self) -> None:
-        """Close the sending side, then read on until the peer has closed its own.
+        """After our close frame, read on until the peer's own, or until it hangs up.
 
         Closing with unread input would make the operating system reset the connection, and the
         peer could lose what it has not read yet.
         """
         try:
-            await self._stream.send_eof()
-            while await self._stream.receive_some(self._limits.socket_read_bytes):
-                pass
+            while self._connection.state is ConnectionState.LOCAL_CLOSING:
+                data = await self._stream.receive_some(self._limits.socket_read_bytes)
+                if not data:
+                    return
+                self._connection.receive_data(bytes(data))
+                for _ in self._connection.events():
+                    pass
         except _BROKEN as error:
             raise PeerGone from error
 
