@@ -214,9 +214,7 @@ class Conversation:
     def _answer(self, effect: Answer) -> None:
         """Answer an `execute_request` in the kernel's place."""
         write = partial(self._write, session=self._session_id)
-        for answer in in_the_kernels_place(
-            effect.message, effect.status, effect.why, busy=effect.busy, write=write
-        ):
+        for answer in in_the_kernels_place(effect, write):
             self._deliver(Deliver(answer))
 
     def _drain(self, effect: Drain) -> None:

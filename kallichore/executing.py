@@ -107,7 +107,7 @@ def _request(session: Session, asked: ExecuteRequest) -> ClientMessage:
 
 def _withdraw(session: Session, execution: Execution) -> None:
     session.talk.forget(execution)
-    if execution.ran:
+    if session.talk.state.queue.active is execution:
         with suppress(KallichoreError):
             session.control.interrupt()
         return

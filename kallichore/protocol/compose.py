@@ -14,6 +14,8 @@ from kallichore.protocol.message import Channel, ClientMessage, KernelMessage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kallichore.protocol.events import Answer
+
 __all__ = ["VERSION", "header", "in_the_kernels_place", "reply", "request"]
 
 VERSION = "5.3"
@@ -85,25 +87,21 @@ def reply(
 
 
 def in_the_kernels_place(
-    message: ClientMessage,
-    status: str,
-    why: str,
-    *,
-    busy: bool,
-    write: Callable[[Channel, str, object, bytes], KernelMessage],
+    answer: Answer, write: Callable[[Channel, str, object, bytes], KernelMessage]
 ) -> list[KernelMessage]:
-    """Answer an `execute_request`: busy (if it was not said yet), `execute_reply`, idle.
+    """Answer an `execute_request`: of busy, `execute_reply` and idle what has yet to be said.
 
     ``write`` makes a message of a channel, a type, a content and the parent header.
     """
-    content: dict[str, object] = {"status": status, "execution_count": 0}
-    if status == "error":
-        content |= {"ename": "RequestRefused", "evalue": why, "traceback": [why]}
-    parent = message.header
-    answered = [
-        write(message.channel, "execute_reply", content, parent),
-        write(Channel.IOPUB, "status", {"execution_state": "idle"}, parent),
-    ]
-    if busy:
-        answered.insert(0, write(Channel.IOPUB, "status", {"execution_state": "busy"}, parent))
+    content: dict[str, object] = {"status": answer.status, "execution_count": 0}
+    if answer.status == "error":
+        content |= {"ename": "RequestRefused", "evalue": answer.why, "traceback": [answer.why]}
+    parent = answer.message.header
+    answered: list[KernelMessage] = []
+    if answer.busy:
+        answered.append(write(Channel.IOPUB, "status", {"execution_state": "busy"}, parent))
+    if answer.reply:
+        answered.append(write(answer.message.channel, "execute_reply", content, parent))
+    if answer.idle:
+        answered.append(write(Channel.IOPUB, "status", {"execution_state": "idle"}, parent))
     return answered

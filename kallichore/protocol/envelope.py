@@ -15,6 +15,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from kallichore.protocol.compose import VERSION
+from kallichore.protocol.lax import lenient, without_lone_surrogates
 from kallichore.protocol.message import Channel, ClientMessage, ExecuteContent
 from kallichore.protocol.wire import Malformed, check_object
 
@@ -30,7 +31,6 @@ __all__ = [
     "encode",
     "kernel_event",
     "raw_kernel_event",
-    "renamed_stream",
     "request_json",
     "text_frame",
     "with_seq",
@@ -100,8 +100,14 @@ def _buffers(buffers: list[bytes]) -> bytes:
 
 
 def kernel_event(key: str, value: object) -> bytes:
-    """Give the frame of ``{"kind":"kernel", key: value}``."""
-    return raw_kernel_event(key, msgspec.json.encode(value))
+    """Give the frame of ``{"kind":"kernel", key: value}``.
+
+    A lone surrogate in it (there are paths with them) becomes an escape.
+    """
+    try:
+        return raw_kernel_event(key, msgspec.json.encode(value))
+    except UnicodeEncodeError:
+        return raw_kernel_event(key, json.dumps(msgspec.to_builtins(value)).encode())
 
 
 def raw_kernel_event(key: str, value: bytes) -> bytes:
@@ -116,21 +122,17 @@ def with_seq(frame: bytes, seq: int) -> bytes:
     return text_frame(b'{"seq":%d,' % seq + frame[start + 1 :])
 
 
-def renamed_stream(content: bytes) -> bytes:
-    """Give a `stream` content under the name ``stdout`` (CONTRACT 5.3, last paragraph)."""
-    return json.dumps(json.loads(content) | {"name": "stdout"}).encode()
-
-
 # Inbound ---------------------------------------------------------------------------------------
 
 
 class _Header(Struct, gc=False):
     msg_id: str
     msg_type: str
-    session: str | UnsetType = UNSET
-    username: str | UnsetType = UNSET
-    date: str | UnsetType = UNSET
-    version: str | UnsetType = UNSET
+    # The kernel is the judge of these; we only look whether they are there.
+    session: msgspec.Raw | UnsetType = UNSET
+    username: msgspec.Raw | UnsetType = UNSET
+    date: msgspec.Raw | UnsetType = UNSET
+    version: msgspec.Raw | UnsetType = UNSET
 
 
 class _Frame(Struct, gc=False):
@@ -144,18 +146,15 @@ class _Frame(Struct, gc=False):
 
 _decode_frame = msgspec.json.Decoder(_Frame).decode
 _decode_header = msgspec.json.Decoder(_Header).decode
-_decode_content = msgspec.json.Decoder(ExecuteContent).decode
 _CHANNELS: Final = {str(channel): channel for channel in Channel if channel is not Channel.IOPUB}
 
 
-def decode(
-    text: str | bytes, *, session_id: str, username: str, now: Callable[[], str]
-) -> ClientMessage:
+def decode(text: str, *, session_id: str, username: str, now: Callable[[], str]) -> ClientMessage:
     """Read a client's text frame.
 
     Header fields the client gives stay as they are; `session`, `username`, `date` and `version`
     are filled in from the arguments when they are missing. ``now`` gives an RFC 3339 instant and
-    is only asked then.
+    is only asked then. Half a surrogate pair, which JavaScript strings may hold, reads as U+FFFD.
 
     Raises:
         Unusable: It is not a message, or names a channel clients do not write to.
@@ -170,12 +169,18 @@ def decode(
     except RecursionError:
         raise Unusable("The frame's JSON is nested too deeply") from None
     except (ValueError, Malformed) as error:
+        data = text.encode("utf-8", "replace")
+        whole = without_lone_surrogates(data)
+        if whole != data:
+            return decode(whole.decode(), session_id=session_id, username=username, now=now)
         raise Unusable(f"The frame is not a Jupyter message: {error}") from None
     channel = _CHANNELS.get(frame.channel)
     if channel is None or (head.msg_type == "execute_request" and channel is Channel.STDIN):
         raise Unusable(f'A {head.msg_type} cannot be sent on the channel "{frame.channel}"')
+    if not head.msg_id:
+        raise Unusable("The frame is not a Jupyter message: its msg_id is empty")
     if UNSET in (head.session, head.username, head.date, head.version):
-        header = _filled(header, session_id, username, now())
+        header = _filled(header, head, session_id, username, now())
     return ClientMessage(
         channel,
         head.msg_id,
@@ -192,28 +197,31 @@ def _object_or_null(part: msgspec.Raw) -> bytes:
     return b"{}" if part == b"null" else check_object(bytes(part))
 
 
-def _filled(header: bytes, session_id: str, username: str, date: str) -> bytes:
-    """Add what is missing; the given fields keep their order and their text."""
-    given = msgspec.json.decode(header, type=dict[str, msgspec.Raw])
-    defaults = {"username": username, "session": session_id, "date": date, "version": VERSION}
-    for name, value in defaults.items():
-        given.setdefault(name, msgspec.Raw(msgspec.json.encode(value)))
-    return msgspec.json.encode(given)
+def _filled(header: bytes, head: _Header, session_id: str, username: str, date: str) -> bytes:
+    """Add what is missing behind the given fields, which stay as they are."""
+    missing = {
+        name: value
+        for name, given, value in (
+            ("username", head.username, username),
+            ("session", head.session, session_id),
+            ("date", head.date, date),
+            ("version", head.version, VERSION),
+        )
+        if given is UNSET
+    }
+    return b"%b,%b" % (header[:-1], msgspec.json.encode(missing)[1:])
 
 
 def decode_execute(content: bytes) -> ExecuteContent:
-    """Read an `execute_request`'s content; one that is not as specified reads as empty code.
+    """Read an `execute_request`'s content; what is not as specified in it reads as its default.
 
     The kernel gets the content as the client wrote it and is the judge of it.
     """
-    try:
-        return _decode_content(content)
-    except (ValueError, RecursionError):
-        return ExecuteContent()
+    return lenient(content, ExecuteContent)
 
 
 def request_json(message: ClientMessage) -> bytes:
-    """Give a held or active request as a whole message in JSON (CONTRACT 2.2, `execution_queue`)."""
+    """Give a held or active request as a whole message (CONTRACT 2.2, `execution_queue`)."""
     return b'{"header":%b,"parent_header":%b,"channel":"%b","content":%b,"metadata":%b,%b' % (
         message.header,
         message.parent_header,

@@ -154,14 +154,15 @@ class Send(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True):
-    """Answer an `execute_request` in the kernel's place."""
+    """Answer an `execute_request` in the kernel's place, as far as the kernel has not done so."""
 
     message: ClientMessage
     status: str
     """``aborted`` or ``error``."""
     why: str
     busy: bool = True
-    """Whether the busy has yet to be said (the idle always is)."""
+    reply: bool = True
+    idle: bool = True
 
 
 class Finish(Struct, frozen=True):

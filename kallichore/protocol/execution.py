@@ -7,7 +7,7 @@ client untouched and only counts as empty in our own record.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec import Struct
@@ -20,13 +20,12 @@ from kallichore.models import (
     ExecutionError,
     ExecutionHistoryEntry,
 )
+from kallichore.protocol.lax import lenient
 
 if TYPE_CHECKING:
     from kallichore.protocol.message import ClientMessage, ExecuteContent, KernelMessage
 
 __all__ = ["ClippedText", "Execution", "Origin", "StreamContent"]
-
-S = TypeVar("S", bound=Struct)
 
 
 class StreamContent(Struct, frozen=True, gc=False):
@@ -67,14 +66,6 @@ class Origin(Struct, frozen=True):
     """When it was accepted, in Unix milliseconds."""
     injected: bool = False
     """It came through ``/execute``, not from the session's client."""
-
-
-def lenient(content: bytes, kind: type[S]) -> S:
-    """Decode a content, or give the empty one if it is not as specified."""
-    try:
-        return msgspec.json.decode(content, type=kind)
-    except (ValueError, RecursionError):
-        return kind()
 
 
 class ClippedText:
@@ -138,6 +129,8 @@ class Execution:
         self.request = request
         self.origin = origin
         self.reply: ReplyContent | None = None
+        self.busy = False
+        """Whether the kernel has said that it works on it."""
         self.idle = False
         self.ran = False
         """Whether the kernel was given it."""
@@ -261,10 +254,11 @@ class Execution:
             failure = self.reply
         if failure is None:
             return None, False
-        message, traceback = self._clip(failure.evalue), self._clip("\n".join(failure.traceback))
+        name, message = self._clip(failure.ename), self._clip(failure.evalue)
+        traceback = self._clip("\n".join(failure.traceback))
         lines = [traceback.text()] if traceback.clipped else failure.traceback
-        error = ExecutionError(name=failure.ename, message=message.text(), traceback=lines)
-        return error, message.clipped or traceback.clipped
+        error = ExecutionError(name=name.text(), message=message.text(), traceback=lines)
+        return error, name.clipped or message.clipped or traceback.clipped
 
     def _clip(self, text: str) -> ClippedText:
         clipped = ClippedText(self._history_bytes)
@@ -281,5 +275,5 @@ def _output(output: ExecuteOutput | tuple[str, list[str]]) -> ExecuteOutput:
 
 def _as_text(value: msgspec.Raw) -> str:
     """Give a MIME bundle's value: strings as they are, anything else as its JSON."""
-    decoded: object = msgspec.json.decode(value)
-    return decoded if isinstance(decoded, str) else bytes(value).decode()
+    text = bytes(value)
+    return msgspec.json.decode(text, type=str) if text.startswith(b'"') else text.decode()

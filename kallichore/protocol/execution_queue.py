@@ -57,9 +57,3 @@ class ExecutionQueue:
         held = list(self.held)
         self.held.clear()
         return held
-
-    def clear(self) -> list[Execution]:
-        """Take out everything, the active execution first."""
-        everything = ([self.active] if self.active is not None else []) + self.clear_held()
-        self.active = None
-        return everything

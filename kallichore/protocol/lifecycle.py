@@ -20,6 +20,7 @@ class Cause(Enum):
     START_ACCEPTED = "start or restart accepted"
     ANSWERED = "kernel_info answered, no iopub status heard"
     ANSWERED_IDLE = "kernel_info answered, iopub status heard"
+    ANSWERED_BUSY = "kernel_info answered, at work for somebody else"
     BUSY = "iopub status busy"
     IDLE = "iopub status idle"
     HEARTBEAT_LOST = "heartbeat unanswered"
@@ -38,7 +39,7 @@ _ADOPTABLE: Final = {
     Cause.START_ACCEPTED: Status.STARTING,
     Cause.ANSWERED: Status.READY,
     Cause.ANSWERED_IDLE: Status.IDLE,
-    Cause.BUSY: Status.BUSY,
+    Cause.ANSWERED_BUSY: Status.BUSY,
     Cause.GONE: Status.EXITED,
 }
 

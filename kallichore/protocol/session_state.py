@@ -9,7 +9,7 @@ import msgspec
 
 from kallichore.models import Status
 from kallichore.protocol import lifecycle
-from kallichore.protocol.envelope import decode_execute, renamed_stream
+from kallichore.protocol.envelope import decode_execute
 from kallichore.protocol.events import (
     AdoptionFailed,
     Announce,
@@ -39,8 +39,9 @@ from kallichore.protocol.events import (
 )
 from kallichore.protocol.execution import Execution
 from kallichore.protocol.execution_queue import ExecutionQueue, Place
+from kallichore.protocol.lax import renamed_stream
 from kallichore.protocol.lifecycle import Cause
-from kallichore.protocol.message import Channel, ClientMessage, KernelMessage
+from kallichore.protocol.message import Channel, KernelMessage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,8 +54,6 @@ Effects = list[Effect]
 IOPUB: Final = Channel.IOPUB
 _OPEN_EXECUTIONS: Final = 16
 """Executions whose idle came without a reply that are still watched for one."""
-
-
 _STREAMS: Final = frozenset({"stdout", "stderr"})
 
 
@@ -117,6 +116,7 @@ class SessionState:
         return self._move(Cause.START_ACCEPTED, "start API called")
 
     def _info_requested(self, event: InfoRequested) -> Effects:
+        self._forget_run()  # a run asks once, first of all; an earlier try may have been heard
         self._settling = True
         self._own.add(event.msg_id)
         return []
@@ -128,7 +128,7 @@ class SessionState:
     def _kernel_answered(self, _event: KernelAnswered) -> Effects:
         self._settling = False
         if self._heard == "busy" and self.status is not Status.STARTING:
-            effects = self._move(Cause.BUSY, None)  # an adopted kernel at somebody else's work
+            effects = self._move(Cause.ANSWERED_BUSY, None)
         elif self._heard_any:
             effects = self._move(Cause.ANSWERED_IDLE, "kernel_info_request")
         else:
@@ -136,20 +136,20 @@ class SessionState:
         waiting, self._waiting, self._waiting_bytes = self._waiting, deque(), 0
         for request in waiting:
             effects += self._to_kernel(request)
-        return effects
+        # The client hears who is held before the kernel gets anything: a send may fail.
+        return sorted(effects, key=lambda effect: type(effect) is Send)
 
     def _run_ended(self, event: RunEnded) -> Effects:
         effects: Effects = []
         if self._in_hand is not None:
             effects += self._reply_seen(self._in_hand)
-        for execution in self.queue.clear():
-            effects += self._abort(execution, "the kernel is gone")
-        for execution in list(self._open.values()):
-            effects += self._close(execution)
-        for request in self._waiting:
+        held = self.queue.clear_held()
+        self.queue.advance()
+        for execution in [*self._open.values(), *held]:
+            effects += self._answer(execution, "aborted", "the kernel is gone")
+        waiting, self._waiting, self._waiting_bytes = self._waiting, deque(), 0
+        for request in waiting:
             effects += self._refuse_gone(request)
-        self._waiting.clear()
-        self._waiting_bytes = 0
         self._forget_run()
         changed = self._move(Cause.GONE, event.reason)
         if changed:
@@ -203,7 +203,10 @@ class SessionState:
         if state not in {"busy", "idle"}:
             return [Deliver(message)] if state == "starting" else []
         execution = self._open.get(message.parent_id)
-        if state == "busy" or execution is None or execution.idle:
+        if execution is None or execution.idle:
+            return self._status_seen(state, message)
+        if state == "busy":
+            execution.busy = True
             return self._status_seen(state, message)
         effects: Effects = []
         if self._in_hand is not None and self._in_hand.parent_id == execution.msg_id:
@@ -272,7 +275,7 @@ class SessionState:
         if len(self._open) <= _OPEN_EXECUTIONS:
             return []
         oldest = next(iter(self._open.values()))
-        return self._close(oldest) if oldest.idle else []
+        return self._answer(oldest, "error", "the kernel has not replied")
 
     def _send_next(self) -> Effects:
         following = self.queue.advance()
@@ -282,8 +285,10 @@ class SessionState:
 
     def _run(self, execution: Execution) -> Effects:
         execution.ran = True
+        namesake = self._open.pop(execution.msg_id, None)
         self._open[execution.msg_id] = execution
-        return [Send(execution.message)]
+        ended: Effects = [] if namesake is None else [Finish(namesake)]
+        return [*ended, Send(execution.message)]
 
     # -- from clients ---------------------------------------------------------------------------
 
@@ -300,7 +305,7 @@ class SessionState:
             len(self._waiting) >= self._limits.client_messages_waiting
             or self._waiting_bytes + size > self._limits.client_bytes_waiting
         ):
-            return self._refuse(event.message, "too many messages wait for the kernel to start")
+            return self._refuse(event, "too many messages wait for the kernel to start")
         self._waiting.append(event)
         self._waiting_bytes += size
         return []
@@ -316,8 +321,9 @@ class SessionState:
             case Place.HELD:
                 return [Announce("executionQueued", message.msg_id)]
             case Place.REFUSED:
-                why = f"{self._limits.held_executions} requests wait already"
-                return [Answer(message, "error", why), *self._ended(execution)]
+                return self._answer(
+                    execution, "error", f"{self._limits.held_executions} requests wait already"
+                )
 
     def _execution(self, event: ClientRequested) -> Execution:
         """Make the record of an execution; the one of ``/execute`` was made by its requester."""
@@ -329,52 +335,62 @@ class SessionState:
             output_bytes=self._limits.execute_output_bytes,
         )
 
-    def _refuse(self, message: ClientMessage, why: str) -> Effects:
+    def _refuse(self, event: ClientRequested, why: str, status: str = "error") -> Effects:
         """Answer a request that cannot be sent; anything else is only reported."""
-        if message.msg_type == "execute_request":
-            return [Answer(message, "error", why)]
-        return [Refuse(f"The {message.msg_type} was dropped: {why}")]
-
-    def _refuse_gone(self, event: ClientRequested) -> Effects:
         message = event.message
         if message.msg_type != "execute_request":
-            return [Refuse(f"The {message.msg_type} was dropped: the kernel has exited")]
-        return [
-            Answer(message, "aborted", "the kernel has exited"),
-            *self._ended(self._execution(event)),
-        ]
+            return [Refuse(f"The {message.msg_type} was dropped: {why}")]
+        return self._answer(self._execution(event), status, why)
+
+    def _refuse_gone(self, event: ClientRequested) -> Effects:
+        return self._refuse(event, "the kernel has exited", "aborted")
 
     def _send_failed(self, event: SendFailed) -> Effects:
+        why = "the kernel does not read, and too much waits already"
         message = event.message
-        effects = self._refuse(message, "the kernel does not read, and too much waits already")
-        execution = self._open.pop(message.msg_id, None)
-        if execution is not None:
-            effects.append(Finish(execution))
-            if self.queue.active is execution:
-                effects += self._send_next()
+        if message.msg_type != "execute_request":
+            return [Refuse(f"The {message.msg_type} was dropped: {why}")]
+        effects: Effects = []
+        execution = self._open.get(message.msg_id)
+        if execution is not None and execution is self.queue.active:
+            effects = self._answer(execution, "error", why) + self._abort_held(why)
+            self.queue.advance()
         return effects
 
     # -- clearing the queue ---------------------------------------------------------------------
 
     def _queue_cleared(self, _event: QueueCleared) -> Effects:
-        return self._abort_held("the queue was cleared")
+        why = "the queue was cleared"
+        effects = self._abort_held(why)
+        kept: deque[ClientRequested] = deque()
+        for request in self._waiting:
+            if request.message.msg_type == "execute_request":
+                self._waiting_bytes -= request.message.size
+                effects += self._refuse(request, why, "aborted")
+            else:
+                kept.append(request)
+        self._waiting = kept
+        return effects
 
     def _abort_held(self, why: str) -> Effects:
         effects: Effects = []
         for execution in self.queue.clear_held():
-            effects += self._abort(execution, why)
+            effects += self._answer(execution, "aborted", why)
         return effects
 
-    def _abort(self, execution: Execution, why: str) -> Effects:
-        effects: Effects = []
-        if execution.reply is None:
-            effects.append(Answer(execution.message, "aborted", why, busy=not execution.ran))
-        self._open.pop(execution.msg_id, None)
-        return effects + self._ended(execution)
+    def _answer(self, execution: Execution, status: str, why: str) -> Effects:
+        """End an execution that the kernel will not end, saying what the kernel has not said.
 
-    def _ended(self, execution: Execution) -> Effects:
-        """Finish what the kernel will not finish; of what never ran only a requester hears."""
-        return [Finish(execution)] if execution.ran or execution.origin.injected else []
+        Of what never ran only a requester of its own hears, and nobody remembers it.
+        """
+        if self._open.get(execution.msg_id) is execution:
+            del self._open[execution.msg_id]
+        busy = not (execution.busy or execution.idle or execution.reply)
+        reply, idle = execution.reply is None, not execution.idle
+        effects: Effects = [Answer(execution.message, status, why, busy, reply, idle)]
+        if execution.ran or execution.origin.injected:
+            effects.append(Finish(execution))
+        return effects
 
     def _execution_withdrawn(self, event: ExecutionWithdrawn) -> Effects:
         execution = event.execution

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
-import re
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec import Struct
 
+from kallichore.protocol.lax import JSON_ERRORS, lenient, repair, without_lone_surrogates
 from kallichore.protocol.message import KernelMessage
 
 if TYPE_CHECKING:
@@ -24,8 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["BadSignature", "Malformed", "Signer", "WireError", "check_object", "parse", "serialize"]
 
 DELIMITER: Final = b"<IDS|MSG>"
-_PARTS: Final = 6
-"""Signature, header, parent header, metadata, content, after the delimiter: at least this many."""
+_PARTS: Final = 5
+"""Signature, header, parent header, metadata, content: at least this many after the delimiter."""
+_OPEN: Final = ord("{")
+_SPACE: Final = b" \t\r\n"
 
 
 class WireError(Exception):
@@ -51,7 +52,7 @@ class _ParentHeader(Struct, gc=False):
 
 
 class _Stream(Struct, gc=False):
-    detail: str = msgspec.field(default="stdout", name="name")
+    detail: str = msgspec.field(default="", name="name")
 
 
 class _Status(Struct, gc=False):
@@ -66,8 +67,6 @@ _detailed: dict[str, Callable[[bytes], _Stream | _Status]] = {
 _decode_header = msgspec.json.Decoder(_Header).decode
 _decode_parent = msgspec.json.Decoder(_ParentHeader).decode
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
-_JSON_ERRORS = (ValueError, RecursionError)  # msgspec's and json's errors are ValueErrors
-_CONSTANTS = re.compile(r'"(?:[^"\\]|\\.)*"|-?Infinity|NaN', re.DOTALL)
 
 
 class Signer:
@@ -116,9 +115,9 @@ def parse(channel: Channel, frames: list[bytes], signer: Signer) -> KernelMessag
         start = frames.index(DELIMITER) + 1
     except ValueError:
         raise Malformed("no <IDS|MSG> delimiter") from None
-    if len(frames) < start + _PARTS - 1:
+    if len(frames) < start + _PARTS:
         raise Malformed(f"{len(frames) - start} frames after the delimiter, expected at least 5")
-    signature, header, parent, metadata, content = frames[start : start + 5]
+    signature, header, parent, metadata, content = frames[start : start + _PARTS]
     signed = b"".join((header, parent, metadata, content))
     if not signer.verify(signed, signature):
         raise BadSignature("unsigned" if not signature else "wrong signature")
@@ -138,11 +137,9 @@ def parse(channel: Channel, frames: list[bytes], signer: Signer) -> KernelMessag
             signed.decode()
         if metadata[0] != _OPEN or content[0] != _OPEN:
             metadata, content = check_object(metadata), check_object(content)
-    except _JSON_ERRORS:
-        parent = b"{}" if parent == b"null" else parent
-        header, parent, metadata, content = map(_repair, (header, parent, metadata, content))
-        head, origin = _decode_headers(header, parent)
-        detail = _lax_detail(head.msg_type, content)
+    except JSON_ERRORS:
+        header, parent, metadata, content = _repaired(header, parent, metadata, content)
+        head, origin, detail = _read_repaired(header, parent, content)
     return KernelMessage(
         channel,
         head.msg_id,
@@ -153,12 +150,9 @@ def parse(channel: Channel, frames: list[bytes], signer: Signer) -> KernelMessag
         parent if origin.msg_id else _null_if_empty(parent),
         metadata,
         content,
-        frames[start + 5 :],
+        frames[start + _PARTS :],
         detail,
     )
-
-
-_OPEN: Final = ord("{")
 
 
 def check_object(part: bytes) -> bytes:
@@ -167,57 +161,35 @@ def check_object(part: bytes) -> bytes:
     Raises:
         Malformed: It is another JSON value, or nothing.
     """
-    stripped = part.strip(b" \t\r\n")
+    stripped = part.strip(_SPACE)
     if not stripped.startswith(b"{"):
         raise Malformed("a part that is not a JSON object")
     return stripped
 
 
 def _null_if_empty(parent: bytes) -> bytes:
-    return b"null" if len(parent) < _EMPTY_OBJECT_BYTES and not json.loads(parent) else parent
+    return b"null" if parent.translate(None, _SPACE) == b"{}" else parent
 
 
-_EMPTY_OBJECT_BYTES: Final = 64
-"""An object without fields is never longer in practice; a longer parent header is kept as it is."""
-
-
-def _lax_detail(msg_type: str, content: bytes) -> str:
-    """Read what decides in a repaired content; a word of another type decides nothing."""
-    name = {"stream": "name", "status": "execution_state"}.get(msg_type)
-    word: object = json.loads(content).get(name) if name is not None else None
-    return word if isinstance(word, str) else ""
-
-
-def _decode_headers(header: bytes, parent: bytes) -> tuple[_Header, _ParentHeader]:
-    """Decode repaired headers; `json` takes the lone surrogates that msgspec refuses."""
+def _repaired(header: bytes, parent: bytes, metadata: bytes, content: bytes) -> list[bytes]:
+    if parent.strip(_SPACE) == b"null":
+        parent = b"{}"
     try:
-        return (
-            msgspec.convert(json.loads(header), _Header),
-            msgspec.convert(json.loads(parent), _ParentHeader),
-        )
-    except _JSON_ERRORS as error:
-        raise Malformed(f"header: {error}") from None
-
-
-def _repair(part: bytes) -> bytes:
-    """Make a part that Python's lax JSON accepts strict: constants null, surrogates escapes."""
-    try:
-        text = _decode_text(part)
-        if not isinstance(json.loads(text), dict):
-            raise Malformed("a part that is not a JSON object")
-    except _JSON_ERRORS as error:
+        return [repair(part) for part in (header, parent, metadata, content)]
+    except JSON_ERRORS as error:
         raise Malformed(str(error) or type(error).__name__) from None
-    strict = _CONSTANTS.sub(_null_for_constant, text)
-    return strict.strip(" \t\r\n").encode("utf-8", "backslashreplace")
 
 
-def _null_for_constant(match: re.Match[str]) -> str:
-    token = match.group()
-    return token if token.startswith('"') else "null"
-
-
-def _decode_text(part: bytes) -> str:
+def _read_repaired(
+    header: bytes, parent: bytes, content: bytes
+) -> tuple[_Header, _ParentHeader, str]:
+    """Decode what decides, in which a lone surrogate reads as U+FFFD."""
     try:
-        return part.decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
-        return part.decode("utf-8", "replace")
+        head = _decode_header(without_lone_surrogates(header))
+    except JSON_ERRORS as error:
+        raise Malformed(f"header: {error}") from None
+    try:
+        detail = _detailed[head.msg_type](without_lone_surrogates(content)).detail
+    except (KeyError, *JSON_ERRORS):
+        detail = ""  # a word of another type decides nothing
+    return head, lenient(parent, _ParentHeader), detail
