@@ -94,9 +94,10 @@ def main(words: list[str]) -> NoReturn:
         status = guardian.watch()
         guardian.sweep()
         guardian.remove_files()
-    except BaseException:  # noqa: BLE001 - it is said, and then this process ends at once
-        sys.excepthook(*sys.exc_info())
-    finally:
+    finally:  # this process ends here, whatever has happened
+        error = sys.exc_info()
+        if error[0] is not None:
+            sys.excepthook(*error)
         end_as(status)
 
 

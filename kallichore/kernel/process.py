@@ -72,13 +72,13 @@ class Reaper:
             try:
                 self.collect()
                 async for _ in arrivals:
-                    await self._collect_all()
+                    await self.collect_all()
             finally:
                 with trio.move_on_after(self.deadlines.shutdown_seconds, shield=True):
-                    await self._collect_all()
+                    await self.collect_all()
                     while self._processes:
                         await anext(arrivals)
-                        await self._collect_all()
+                        await self.collect_all()
                 self._memory.close()
 
     def spawn(self, launch: Launch) -> Process:
@@ -142,9 +142,12 @@ class Reaper:
         """Stop expecting the end of a process that cannot be killed; if it ends, it is reaped."""
         self._processes.pop(process.pid, None)
 
-    async def _collect_all(self) -> None:
-        while self.collect():
+    async def collect_all(self) -> None:
+        """Reap all that has exited, and let other tasks have their turn in between."""
+        more = self.collect()
+        while more:
             await trio.lowlevel.checkpoint()
+            more = self.collect()
 
 
 @final
@@ -259,6 +262,7 @@ class Process:
             while True:
                 self._reaper.collect()
                 if not self._kill_tree() and self.returncode is not None and not self._dying():
+                    await self._reaper.collect_all()
                     return
                 await self._reaper.pass_done()
         if self.returncode is None:
