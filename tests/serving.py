@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["TOKEN", "Account", "Serving", "open_serving", "take_account"]
 
 TOKEN: Final = "a-token-of-the-tests"
-PATIENCE: Final = 60
+PATIENCE: Final = 30
 """Seconds after which a test hangs."""
 
 

@@ -142,20 +142,17 @@ class Readiness:
         subscription came in; so the kernel is asked once more. One that says nothing on iopub,
         against the specification, is not waited for longer than `Deadlines.subscription_seconds`.
         """
-        self._ask(channels, host)
+        message = own_request(Channel.SHELL, "kernel_info_request", {})
+        host.info_requested(message.msg_id)
+        channels.send(message)
         await self.info.wait()
         with trio.move_on_after(deadlines.subscription_seconds / 2):
             await self.status.wait()
         if not self.status.is_set():
-            self._ask(channels, host)
+            channels.send(message)
             with trio.move_on_after(deadlines.subscription_seconds / 2):
                 await self.status.wait()
         host.kernel_answered()
-
-    def _ask(self, channels: Channels, host: RunHost) -> None:
-        message = own_request(Channel.SHELL, "kernel_info_request", {})
-        host.info_requested(message.msg_id)
-        channels.send(message)
 
 
 def own_request(channel: Channel, msg_type: str, content: object) -> ClientMessage:

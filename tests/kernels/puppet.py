@@ -96,6 +96,7 @@ class Puppet:
         self.key = connection["key"] if options.key is None else options.key
         self.session = os.urandom(8).hex()
         self.count = 0
+        self.executing = False
         self.parent: Json = {}
         self.identity = b""
         self.parts = threading.local()
@@ -255,10 +256,7 @@ class Puppet:
     def serve_shell(self) -> None:
         """Answer requests until told to end."""
         while True:
-            try:
-                frames = self.sockets["shell"].recv_multipart()
-            except KeyboardInterrupt:
-                continue
+            frames = self.sockets["shell"].recv_multipart()
             start = frames.index(DELIMITER)
             self.identity = frames[0]
             self.parent = json.loads(frames[start + 2])
@@ -287,8 +285,11 @@ class Puppet:
         self.publish("execute_input", {"code": code, "execution_count": self.count})
         reply: Json = {"status": "ok", "payload": [], "user_expressions": {}}
         try:
+            self.executing = True
             exec(code, self.names)  # noqa: S102
+            self.executing = False
         except (Exception, KeyboardInterrupt) as exc:  # noqa: BLE001
+            self.executing = False
             error = {"ename": type(exc).__name__, "evalue": str(exc), "traceback": [repr(exc)]}
             self.publish("error", error)
             reply = {"status": "error", **error}
@@ -328,12 +329,12 @@ class Puppet:
                 continue
             if msg_type == "shutdown_request" and not self.options.polite:
                 continue
+            if msg_type == "interrupt_request":
+                os.kill(os.getpid(), signal.SIGINT)
             reply = {"status": "ok", **content}
             answer = self.frames(msg_type.replace("_request", "_reply"), reply, parent)
             control.send_multipart([frames[0], *answer])
-            if msg_type == "interrupt_request":
-                os.kill(os.getpid(), signal.SIGINT)
-            elif msg_type == "shutdown_request":
+            if msg_type == "shutdown_request":
                 control.close(1000)
                 os.kill(os.getpid(), signal.SIGUSR2)
                 return
@@ -367,6 +368,7 @@ class Puppet:
     def run(self) -> None:
         """Be the kernel."""
         signal.signal(signal.SIGUSR2, self.end)
+        signal.signal(signal.SIGINT, self.interrupt)
         exec(self.options.before, self.names)  # noqa: S102
         if not self.options.bind:
             signal.pause()
@@ -377,6 +379,12 @@ class Puppet:
         for serve in (self.serve_control, self.serve_iopub, self.serve_heartbeat):
             threading.Thread(target=serve, daemon=True).start()
         self.serve_shell()
+
+    def interrupt(self, *_: object) -> None:
+        """End what is executed, if anything is."""
+        if self.executing:
+            self.executing = False
+            raise KeyboardInterrupt
 
     def end(self, *_: object) -> None:
         """Exit in order, with everything sent that was published."""
