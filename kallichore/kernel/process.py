@@ -40,8 +40,9 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-STOPPING_PASSES: Final = 50
-"""Looks at a process tree that grows while it is being stopped, before it is killed as it is."""
+STOPPING_PASSES: Final = 3
+"""Looks at a process tree while it is being stopped, before it is killed as it is; the event loop
+waits meanwhile. Two are enough for a tree that does not grow."""
 SETTABLE: Final = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}
 """Signals whose handling we may change; that of SIGPIPE is Python's to restore."""
 
