@@ -135,8 +135,10 @@ class Deadlines:
 
     connection_seconds: float = 30.0
     """A start, from the request to the kernel's answer, unless the session names its own."""
-    subscription_seconds: float = 0.02
-    """How long after the kernel's answer to wait for the first iopub message."""
+    subscription_seconds: float = 1.0
+    """After a kernel's first answer: how long to ask again until its iopub is heard too."""
+    status_seconds: float = 0.004
+    """How long after each of these answers to wait for a status, which was sent before it."""
     first_output_seconds: float = 0.5
     """How long the output of a kernel that starts is held back: if it loses the race for a port,
     nobody sees it."""
@@ -225,7 +227,7 @@ class Config:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientBounds:
-    """Sizes, counts and durations of `kallichore.client`; the server has nothing to do with them."""
+    """Sizes, counts and durations of `kallichore.client`; the server has no part in them."""
 
     connections: int = 1000
     """HTTP connections open at once; one more request waits for one of them."""

@@ -7,7 +7,7 @@ somebody else started; a session cannot tell them apart but by what they refuse.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
@@ -34,6 +34,7 @@ __all__ = ["KernelRun", "Readiness", "RunExit", "RunHost", "RunTools", "own_requ
 
 USERNAME = "kallichore"
 """The user name in the server's own requests to kernels."""
+_ASK_AGAIN: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,21 +139,29 @@ class Readiness:
     async def wait(self, channels: Channels, host: RunHost, deadlines: Deadlines) -> None:
         """Ask for the kernel's info; return once it is there and iopub is known to be subscribed.
 
-        The busy and idle around the answer show the latter. They may have gone out before the
-        subscription came in; so the kernel is asked once more. One that says nothing on iopub,
-        against the specification, is not waited for longer than `Deadlines.subscription_seconds`.
+        The busy and idle around an answer show the latter. Those around the first one may have gone
+        out before the subscription came in; so the kernel is asked again, under the same id. One
+        that says nothing on iopub, against the specification, is taken as it is in the end.
         """
         message = own_request(Channel.SHELL, "kernel_info_request", {})
         host.info_requested(message.msg_id)
         channels.send(message)
         await self.info.wait()
-        with trio.move_on_after(deadlines.subscription_seconds / 2):
-            await self.status.wait()
-        if not self.status.is_set():
-            channels.send(message)
-            with trio.move_on_after(deadlines.subscription_seconds / 2):
-                await self.status.wait()
+        with trio.move_on_after(deadlines.subscription_seconds):
+            for _ in range(_ASK_AGAIN):
+                if await self._hears_status(deadlines):
+                    break
+                self.info = trio.Event()
+                channels.send(message)
+                await self.info.wait()
+            else:
+                await self._hears_status(deadlines)
         host.kernel_answered()
+
+    async def _hears_status(self, deadlines: Deadlines) -> bool:
+        with trio.move_on_after(deadlines.status_seconds):
+            await self.status.wait()
+        return self.status.is_set()
 
 
 def own_request(channel: Channel, msg_type: str, content: object) -> ClientMessage:
