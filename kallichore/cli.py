@@ -26,7 +26,7 @@ def main() -> None:
     config = configuration(sys.argv[1:], os.environ)
     from kallichore import guardian  # noqa: PLC0415 (not for --help or a refusal)
 
-    guardian.guard()
+    guardian.guard(config.deadlines.guardian_seconds)
     raise SystemExit(_serve(config))
 
 

@@ -188,6 +188,8 @@ class Deadlines:
     """HTTP exchanges still running when the server stops."""
     idle_now_seconds: float = 30.0
     """Idle shutdown when the setting is 0 hours."""
+    same_signal_seconds: float = 0.2
+    """Signals to stop that arrive together count as one: a service manager signals each process."""
     loop_lag_pace_seconds: float = 1.0
     """Pause between two looks at how late the loop runs."""
     guardian_seconds: float = 2.0

@@ -168,26 +168,30 @@ class Frontend:
         try:
             while True:
                 for event in await self._peer.receive():
-                    match event:
-                        case Text(text):
-                            self._sign_of_life()
-                            self._from_client(text)
-                        case Ping(payload):
-                            self._sign_of_life()
-                            self._urge(self._peer.pong_frame(payload))
-                        case Pong():
-                            self._sign_of_life()
-                        case Closed():
-                            self._farewell = event
-                            self._stop(_End.PEER)
-                            return
-                        case HalfClosed():
-                            await self._send_what_is_queued()
-                            self._farewell = Closed(NORMAL)
-                            self._stop(_End.PEER)
-                            return
+                    if await self._is_last(event):
+                        self._stop(_End.PEER)
+                        return
         except PeerGone:
             self._stop(_End.BROKEN)
+
+    async def _is_last(self, event: Text | Ping | Pong | Closed | HalfClosed) -> bool:
+        """Take what arrived; whether the peer will send nothing more."""
+        self._sign_of_life()
+        match event:
+            case Text(text):
+                self._from_client(text)
+            case Ping(payload):
+                self._urge(self._peer.pong_frame(payload))
+            case Pong():
+                pass
+            case Closed():
+                self._farewell = event
+                return True
+            case HalfClosed():
+                await self._send_what_is_queued()
+                self._farewell = Closed(NORMAL)
+                return True
+        return False
 
     def _sign_of_life(self) -> None:
         self._last_sign = trio.current_time()

@@ -116,10 +116,14 @@ async def _run(
 
 
 async def _watch_signals(signals: AsyncIterator[int], supervisor: Supervisor) -> None:
+    pause, first = supervisor.config.deadlines.same_signal_seconds, 0.0
     async for number in signals:
         if number == _DIAGNOSE:
             write_diagnostics(supervisor)
             continue
+        if supervisor.stopping and trio.current_time() - first < pause:
+            continue  # the same, sent to our guardian and to us
+        first = first if supervisor.stopping else trio.current_time()
         supervisor.stop(f"got {signal.Signals(number).name}")
 
 

@@ -153,7 +153,7 @@ class Spool:
         try:
             data = segment.path.read_bytes()
         except OSError as error:
-            log.error("a spool file of %d bytes cannot be read: %s", segment.size, error)
+            log.warning("a spool file of %d bytes cannot be read: %s", segment.size, error)
             self.dropped.count(self.dropped.seq, segment.size)
             return []
         records: list[_Record] = []
