@@ -282,6 +282,7 @@ class Puppet:
         if content.get("store_history", True):
             self.count += 1
         code = content["code"]
+        self.request_content = content
         self.publish("execute_input", {"code": code, "execution_count": self.count})
         reply: Json = {"status": "ok", "payload": [], "user_expressions": {}}
         try:
