@@ -194,7 +194,8 @@ def decode(text: str, *, session_id: str, username: str, now: Callable[[], str])
 
 
 def _object_or_null(part: msgspec.Raw) -> bytes:
-    return b"{}" if part == b"null" else check_object(bytes(part))
+    text = bytes(part)  # a Raw never equals bytes
+    return b"{}" if text == b"null" else check_object(text)
 
 
 def _filled(header: bytes, head: _Header, session_id: str, username: str, date: str) -> bytes:

@@ -1,0 +1,1 @@
+"""The pure core: plain functions, no clock, no I/O."""
