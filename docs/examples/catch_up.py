@@ -16,12 +16,14 @@ from kallichore.client import (
 CODE = "for number in range(5): print(number, flush=True)"
 
 
-async def numbers(channel: Channel, how_many: int) -> str:
-    """Collect what is printed until there are so many lines."""
+async def printed(channel: Channel, request: JupyterMessage, lines: int) -> str:
+    """Collect what the request prints, until there are so many lines."""
     text = ""
-    while text.count("\n") < how_many:
+    while text.count("\n") < lines:
         message = await channel.receive()
-        if isinstance(message, JupyterMessage) and message.type == "stream":
+        if not isinstance(message, JupyterMessage) or message.type != "stream":
+            continue
+        if message.parent_id == request.header.msg_id:
             text += message.content["text"]
     return text
 
@@ -32,11 +34,12 @@ async def main() -> None:
         client = server.client
         session_id = await client.new_session(build_session(find_kernelspec("python3")))
         await client.start_session(session_id)
+        request = new_message("execute_request", {"code": CODE, "silent": False})
         async with client.open_channel(session_id, after=0) as channel:
-            await channel.send(new_message("execute_request", {"code": CODE, "silent": False}))
+            await channel.send(request)
             seen = channel.seq
         async with client.open_channel(session_id, after=seen) as channel:
-            print(await numbers(channel, 5), end="")
+            print(await printed(channel, request, 5), end="")
 
 
 trio.run(main)
