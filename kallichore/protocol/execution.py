@@ -72,7 +72,7 @@ class ClippedText:
     """Text of which the first and the last half of ``limit`` bytes are kept."""
 
     def __init__(self, limit: int) -> None:
-        """Keep at most ``limit`` bytes of UTF-8."""
+        """Keep at most ``limit`` bytes of UTF-8, which must be at least 1."""
         self._half = limit // 2
         self._limit = limit
         self._head = bytearray()
@@ -102,7 +102,7 @@ class ClippedText:
         if not self.clipped:
             return kept.decode("utf-8", "ignore")
         first = kept[: self._half].decode("utf-8", "ignore")
-        last = kept[-self._half :].decode("utf-8", "ignore")
+        last = kept[len(kept) - self._half :].decode("utf-8", "ignore")
         omitted = self._total - len(first.encode()) - len(last.encode())
         return f"{first}\n[... {omitted} bytes omitted ...]\n{last}"
 
