@@ -63,8 +63,9 @@ class Limits:
     """Sessions that may exist at once; one more is refused."""
     batch_messages: int = 64
     """ZeroMQ messages handled before other tasks get a turn."""
-    batch_bytes: int = 1 * MIB
-    """Bytes of ZeroMQ messages handled before other tasks get a turn."""
+    batch_bytes: int = 128 * KIB
+    """Bytes of ZeroMQ messages handled before other tasks get a turn: no more than a client's
+    writer gets rid of in its own, or the queue grows to the disk while the client is prompt."""
     write_bytes: int = 256 * KIB
     """Bytes a frontend's writer hands to the operating system at once."""
     send_buffer_bytes: int = 64 * KIB
