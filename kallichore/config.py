@@ -68,8 +68,8 @@ class Limits:
     writer gets rid of in its own, or the queue grows to the disk while the client is prompt."""
     write_bytes: int = 256 * KIB
     """Bytes a frontend's writer hands to the operating system at once."""
-    send_buffer_bytes: int = 64 * KIB
-    """`SO_SNDBUF` of a client's connection: what a dying connection may lose."""
+    send_buffer_bytes: int = 128 * KIB
+    """`SO_SNDBUF` of a client's connection, half of what the system then takes and may lose."""
     client_message_bytes: int = 128 * MIB
     """One WebSocket message from a client; beyond it the connection closes with 1009."""
     client_messages_waiting: int = 1000
@@ -143,6 +143,8 @@ class Deadlines:
     first_output_seconds: float = 0.5
     """How long the output of a kernel that starts is held back: if it loses the race for a port,
     nobody sees it."""
+    reply_seconds: float = 0.1
+    """How long an execution's reply may come after its idle; then the next one goes out."""
     execute_start_seconds: float = 30.0
     """How long ``/execute`` waits for a kernel that is still starting."""
     kernel_shutdown_seconds: float = 3.0

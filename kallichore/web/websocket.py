@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import trio
+from trio.socket import SO_SNDBUF, SOL_SOCKET
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import (
     BytesMessage,
@@ -44,6 +45,7 @@ class WebSocket:
         self._stream = stream
         self._socket = stream.socket
         self._limits = limits
+        self._socket.setsockopt(SOL_SOCKET, SO_SNDBUF, limits.send_buffer_bytes)
         self._connection = Connection(ConnectionType.SERVER, trailing_data=trailing)
         self._parts: list[str] = []
         self._size = 0
