@@ -27,6 +27,7 @@ from kallichore.protocol.events import (
     ClientRequested,
     Deliver,
     Drain,
+    ExpectReply,
     Finish,
     HearStatus,
     HeartbeatBack,
@@ -35,6 +36,7 @@ from kallichore.protocol.events import (
     KernelAnswered,
     LocateKernel,
     Refuse,
+    ReplyOverdue,
     Send,
     SendFailed,
     Settled,
@@ -100,6 +102,8 @@ class Conversation:
         self.status_since = trio.current_time()
         self.status_changed = Activity()
         self._waiters: dict[int, trio.Event] = {}
+        self._overtaken: Execution | None = None
+        self._overtaking = trio.Event()
         self._carriers: dict[type, object] = {
             Deliver: self._deliver,
             Send: self._send,
@@ -107,6 +111,7 @@ class Conversation:
             ChangeStatus: self._change_status,
             Answer: self._answer,
             Finish: self._finish,
+            ExpectReply: self._expect_reply,
             Drain: self._drain,
             LocateKernel: lambda _: self._locate(),
             TakeInfo: self._take_info,
@@ -282,6 +287,20 @@ class Conversation:
         waiter = self._waiters.pop(id(execution), None)
         if waiter is not None:
             waiter.set()
+
+    def _expect_reply(self, effect: ExpectReply) -> None:
+        self._overtaken = effect.execution
+        self._overtaking.set()
+
+    async def watch_replies(self) -> None:
+        """Give up on a reply that does not follow its idle, again and again, until cancelled."""
+        while True:
+            await self._overtaking.wait()
+            self._overtaking = trio.Event()
+            overtaken = self._overtaken
+            await trio.sleep(self._deadlines.reply_seconds)
+            if overtaken is not None:
+                self.receive(ReplyOverdue(overtaken))
 
     def inject(self, execution: Execution) -> trio.Event:
         """Send a request of the server's own; the event is set when it is over."""

@@ -88,7 +88,7 @@ class Session:
             with self._scope:
                 async with trio.open_nursery() as self._nursery:
                     self._opened.set()
-                    await trio.sleep_forever()
+                    await self.talk.watch_replies()
         finally:
             self._closed.set()
             self._opened.set()

@@ -23,6 +23,7 @@ __all__ = [
     "Effect",
     "Event",
     "ExecutionWithdrawn",
+    "ExpectReply",
     "Finish",
     "HearStatus",
     "HeartbeatBack",
@@ -32,6 +33,7 @@ __all__ = [
     "LocateKernel",
     "QueueCleared",
     "Refuse",
+    "ReplyOverdue",
     "RunEnded",
     "Send",
     "SendFailed",
@@ -82,6 +84,12 @@ class ExecutionWithdrawn(Struct, frozen=True):
     execution: Execution
 
 
+class ReplyOverdue(Struct, frozen=True):
+    """The kernel has been idle for a while after this execution, and has sent no reply."""
+
+    execution: Execution
+
+
 class QueueCleared(Struct, frozen=True):
     """Interrupt, shutdown, kill: what is held is not wanted any more."""
 
@@ -117,6 +125,7 @@ Event = (
     | ClientRequested
     | SendFailed
     | ExecutionWithdrawn
+    | ReplyOverdue
     | QueueCleared
     | HeartbeatLost
     | HeartbeatBack
@@ -171,6 +180,12 @@ class Finish(Struct, frozen=True):
     execution: Execution
 
 
+class ExpectReply(Struct, frozen=True):
+    """The idle has overtaken the reply: give ``ReplyOverdue(execution)`` back in a while."""
+
+    execution: Execution
+
+
 class Refuse(Struct, frozen=True):
     """A client's message cannot be used; tell it why, if it takes such news."""
 
@@ -205,6 +220,7 @@ Effect = (
     | Send
     | Answer
     | Finish
+    | ExpectReply
     | Refuse
     | LocateKernel
     | TakeInfo

@@ -132,6 +132,8 @@ class Execution:
         self.busy = False
         """Whether the kernel has said that it works on it."""
         self.idle = False
+        self.held_since_idle = False
+        """It waits behind an execution that was idle already when it came."""
         self.ran = False
         """Whether the kernel was given it."""
         self._history_bytes = history_bytes

@@ -36,12 +36,15 @@ class ExecutionQueue:
             return Place.ACTIVE
         if len(self.held) >= self._limit:
             return Place.REFUSED
+        execution.held_since_idle = self.active.idle
         self.held.append(execution)
         return Place.HELD
 
     def advance(self) -> Execution | None:
         """End the active execution; give the next one, which is now active."""
         self.active = self.held.popleft() if self.held else None
+        for execution in self.held:
+            execution.held_since_idle = False
         return self.active
 
     def withdraw(self, execution: Execution) -> bool:
@@ -52,8 +55,12 @@ class ExecutionQueue:
             return False
         return True
 
-    def clear_held(self) -> list[Execution]:
-        """Take out everything that waits, in order."""
-        held = list(self.held)
-        self.held.clear()
+    def clear_held(self, *, active_failed: bool = False) -> list[Execution]:
+        """Take out everything that waits, in order.
+
+        A failure of the active execution is no concern of those that came after its idle.
+        """
+        spared = [one for one in self.held if active_failed and one.held_since_idle]
+        held = [one for one in self.held if one not in spared]
+        self.held = deque(spared)
         return held

@@ -21,6 +21,7 @@ from kallichore.protocol.events import (
     Effect,
     Event,
     ExecutionWithdrawn,
+    ExpectReply,
     Finish,
     HearStatus,
     HeartbeatBack,
@@ -30,6 +31,7 @@ from kallichore.protocol.events import (
     LocateKernel,
     QueueCleared,
     Refuse,
+    ReplyOverdue,
     RunEnded,
     Send,
     SendFailed,
@@ -79,6 +81,7 @@ class SessionState:
             StartAccepted: self._start_accepted,
             AdoptionFailed: self._adoption_failed,
             ExecutionWithdrawn: self._execution_withdrawn,
+            ReplyOverdue: lambda event: self._go_on_after(event.execution),
             QueueCleared: self._queue_cleared,
             HeartbeatLost: self._heartbeat_lost,
             HeartbeatBack: self._heartbeat_back,
@@ -228,12 +231,14 @@ class SessionState:
         effects = self._status_seen("idle", message)
         effects.append(LocateKernel())
         if execution.reply is not None:
-            effects += self._close(execution)
-        else:
-            effects += self._bound_open()
+            return effects + self._close(execution) + self._go_on_after(execution)
+        effects += self._bound_open()
         if self.queue.active is execution:
-            effects += self._send_next()
+            effects.append(ExpectReply(execution))  # an error in it is the end of what is held
         return effects
+
+    def _go_on_after(self, execution: Execution) -> Effects:
+        return self._send_next() if self.queue.active is execution else []
 
     def _reply_arrived(self, message: KernelMessage) -> Effects:
         """Let what the kernel published before its reply reach the client before it."""
@@ -264,8 +269,8 @@ class SessionState:
             effects += self._close(execution)
         failed = execution.reply is not None and execution.reply.status == "error"
         if failed and execution.request.stop_on_error:
-            effects += self._abort_held("an earlier execution failed")
-        return effects
+            effects += self._abort_held("an earlier execution failed", active_failed=True)
+        return effects + self._go_on_after(execution) if execution.idle else effects
 
     def _close(self, execution: Execution) -> Effects:
         self._open.pop(execution.msg_id, None)
@@ -279,9 +284,7 @@ class SessionState:
 
     def _send_next(self) -> Effects:
         following = self.queue.advance()
-        if following is None:
-            return []
-        return self._run(following)
+        return [] if following is None else self._run(following)
 
     def _run(self, execution: Execution) -> Effects:
         execution.ran = True
@@ -372,11 +375,9 @@ class SessionState:
         self._waiting = kept
         return effects
 
-    def _abort_held(self, why: str) -> Effects:
-        effects: Effects = []
-        for execution in self.queue.clear_held():
-            effects += self._answer(execution, "aborted", why)
-        return effects
+    def _abort_held(self, why: str, *, active_failed: bool = False) -> Effects:
+        held = self.queue.clear_held(active_failed=active_failed)
+        return [effect for one in held for effect in self._answer(one, "aborted", why)]
 
     def _answer(self, execution: Execution, status: str, why: str) -> Effects:
         """End an execution that the kernel will not end, saying what the kernel has not said.

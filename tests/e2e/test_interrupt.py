@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -127,10 +128,12 @@ async def test_a_kill_is_seen_in_order(both_ways: Serving) -> None:
 async def test_a_kernel_that_is_stopped_is_killed_all_the_same(serving: Serving) -> None:
     client = serving.client
     await start_puppet(client)
+    pid = (await client.get_session("one")).process_id
+    assert pid is not None
     async with client.open_channel("one") as channel:
         ear = Ear(channel)
-        await ear.send("say('bye'); os.kill(os.getpid(), signal.SIGSTOP)")
-        await ear.until("iopub:stream")
+        await ear.send("os.kill(os.getpid(), signal.SIGSTOP)")
+        await trio.to_thread.run_sync(os.waitid, os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
         await client.kill_session("one")
         await ear.until("exited=-1")
 

@@ -72,15 +72,14 @@ def spawn(
         if kind == "double" and os.fork():
             os._exit(0)
         os.write(writing, str(os.getpid()).encode())
-        os.close(writing)
         if not hold_output:
             nothing = os.open(os.devnull, os.O_RDWR)
             os.dup2(nothing, 1)
             os.dup2(nothing, 2)
         os.execve("/bin/sleep", ["sleep", FOREVER], os.environ if env is None else env)
     os.close(writing)
-    pid = int(os.read(reading, 20))
-    os.close(reading)
+    with os.fdopen(reading) as file:
+        pid = int(file.read())  # it ends when the new program runs
     if kind == "double":
         os.wait()
     return pid
