@@ -74,6 +74,8 @@ class Exchange:
         self._gathered = bytearray()
         self._has_answered = False
         self._is_complete = False
+        self._is_broken = False
+        """Whether a write has failed, or has not come to its end."""
         self._refused: Refused | None = None
         self._context = WorkerContext(None)
         self._closed = False
@@ -201,7 +203,14 @@ class Exchange:
             self._is_complete = True
 
     async def _flush(self) -> None:
+        """Write what has been gathered, in bounded time also where Hypercorn shields it.
+
+        Hypercorn forgives a write that failed, and goes on: the rest must not follow then.
+        """
+        if self._is_broken:
+            raise trio.BrokenResourceError("an earlier write has failed")
         gathered, self._gathered = self._gathered, bytearray()
         if gathered:
-            self._has_answered = True
-            await self._connection.write(gathered)  # bounded also where Hypercorn shields it
+            self._has_answered = self._is_broken = True
+            await self._connection.write(gathered)
+            self._is_broken = False

@@ -53,6 +53,7 @@ class Connection:
         self._span, begun = None, False
         if not self._reception.is_closing:
             with trio.CancelScope() as self._at_rest:
+                self._reception.changed.note()
                 begun = await self.inbound.wait()
             self._at_rest = None
         head = await self.inbound.head() if begun else None
@@ -103,7 +104,8 @@ class Connection:
         """Become a channel: no longer count among the connections of the listener."""
         if self._holds_place:
             self._holds_place = False
-            self._reception.places.release()
+            self._reception.free_places += 1
+            self._reception.changed.note()
 
 
 class Reception:
@@ -111,11 +113,12 @@ class Reception:
 
     def __init__(self, config: Config, serve: Callable[[Connection], Awaitable[None]]) -> None:
         """Serve each connection with ``serve``, which may raise what it likes."""
-        self.places = trio.Semaphore(config.limits.connections)
+        self.free_places = config.limits.connections
+        self.changed = Activity()
+        """A connection has come to rest, has become a channel, or has left."""
         self._config = config
         self._serve = serve
         self._present: dict[Connection, None] = {}
-        self._left = Activity()
         self._accepting = trio.CancelScope()
         self._closing = trio.Event()
 
@@ -153,7 +156,7 @@ class Reception:
             await self._closing.wait()
             with trio.move_on_after(self._config.deadlines.http_close_seconds):
                 while self._present:
-                    await self._left.next()
+                    await self.changed.next()
         finally:
             for connection in self._present:
                 connection.cut_off()
@@ -161,15 +164,17 @@ class Reception:
 
     async def _accept(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
         while True:
-            await self._wait_for_place()
+            await self._wait_for_place(listener)
             nursery.start_soon(self._receive, await self._next_stream(listener))
 
-    async def _wait_for_place(self) -> None:
-        try:
-            self.places.acquire_nowait()
-        except trio.WouldBlock:
-            self._dismiss_one()
-            await self.places.acquire()
+    async def _wait_for_place(self, listener: trio.SocketListener) -> None:
+        """Take a place for the next connection. Idle ones make way, but only if somebody knocks."""
+        while self.free_places == 0:
+            await trio.lowlevel.wait_readable(listener.socket)
+            if self.free_places == 0:
+                self._dismiss_one()
+                await self.changed.next()
+        self.free_places -= 1
 
     async def _next_stream(self, listener: trio.SocketListener) -> trio.SocketStream:
         while True:
@@ -195,8 +200,8 @@ class Reception:
                 await contain("a connection", self._serve_unless_gone, connection)
         finally:
             del self._present[connection]
-            self._left.note()
             connection.give_up_place()
+            self.changed.note()
 
     async def _serve_unless_gone(self, connection: Connection) -> None:
         try:

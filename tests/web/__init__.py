@@ -1,0 +1,1 @@
+"""Tests of the door, the application and the operations, over real sockets."""
