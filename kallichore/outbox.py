@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from kallichore.spool import Dropped, Numbered, Spool
+from kallichore.spool import Numbered, Spool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from kallichore.config import Limits
+    from kallichore.spool import Dropped
 
 __all__ = ["MemoryBudget", "Outbox"]
 
@@ -49,17 +50,15 @@ class Outbox:
         """Begin empty; ``notice`` makes the frame that tells a client what was dropped."""
         self._limits = limits
         self._budget = budget
-        self._notice = notice
         self._queue: deque[Numbered] = deque()
         self._in_flight: list[Numbered] = []
         self._memory = 0
-        self._spool = Spool(spool_directory, limits)
+        self._spool = Spool(spool_directory, limits, notice)
         self._tail: deque[Numbered] = deque()
         self._tail_bytes = 0
         self._keep_tail = False
         self._waiter: trio.Event | None = None
         self.last_seq = 0
-        self.dropped_frames = 0
 
     def __len__(self) -> int:
         """Frames in memory that wait."""
@@ -69,6 +68,11 @@ class Outbox:
     def spooled_bytes(self) -> int:
         """Bytes on disk."""
         return self._spool.size
+
+    @property
+    def dropped_frames(self) -> int:
+        """Frames that had to make way so far."""
+        return self._spool.dropped_frames
 
     @property
     def empty(self) -> bool:
@@ -117,7 +121,7 @@ class Outbox:
 
         They stay in the outbox until they are released.
         """
-        if not self._queue and self._spool:
+        while not self._queue and self._spool:
             self._load()
         queue, taken = self._queue, self._in_flight
         while queue and size > 0:
@@ -140,17 +144,16 @@ class Outbox:
                 self._tail_bytes -= len(self._tail.popleft().frame) + _OVERHEAD
 
     def _load(self) -> None:
-        """Bring the oldest file's worth of frames back into memory, with a word on what is gone."""
+        """Bring the oldest file's worth of frames back into memory."""
         loaded = self._spool.load()
-        dropped, self._spool.dropped = self._spool.dropped, Dropped()
-        if dropped.frames:
-            self.dropped_frames += dropped.frames
-            seq = min(dropped.seq, loaded[0].seq - 1) if loaded else dropped.seq
-            loaded.insert(0, Numbered(seq, self._notice(dropped)))
-        cost = sum(len(numbered.frame) for numbered in loaded) + _OVERHEAD * len(loaded)
+        self._account(loaded)
+        self._queue.extend(loaded)
+
+    def _account(self, frames: Iterable[Numbered]) -> None:
+        """Note what frames that come back into memory cost there."""
+        cost = sum(len(numbered.frame) + _OVERHEAD for numbered in frames)
         self._memory += cost
         self._budget.used += cost
-        self._queue.extend(loaded)
 
     # -- readers come and go --------------------------------------------------------------------
 
@@ -170,20 +173,22 @@ class Outbox:
         tail, self._tail, self._tail_bytes = self._tail, deque(), 0
         if after is None:
             return None
-        again = [numbered for numbered in tail if numbered.seq > after]
+        # A number that was never given is one of another life: all of this one is news.
+        known = after if after <= self.last_seq else 0
+        again = [numbered for numbered in tail if numbered.seq > known]
+        self._account(again)
         self._queue.extendleft(reversed(again))
-        cost = sum(len(numbered.frame) for numbered in again) + _OVERHEAD * len(again)
-        self._memory += cost
-        self._budget.used += cost
-        self._skip(after)
+        self._skip(known)
         oldest = self._queue[0].seq if self._queue else self.last_seq + 1
         return oldest if oldest != after + 1 else None
 
     def _skip(self, after: int) -> None:
         """Forget what a resuming client says it has."""
         while True:
-            if not self._queue and self._spool:
-                self._load()
+            if not self._queue:
+                self._spool.skip(after)
+                if self._spool:
+                    self._load()
             if not self._queue or self._queue[0].seq > after:
                 return
             cost = len(self._queue.popleft().frame) + _OVERHEAD

@@ -1,8 +1,8 @@
 """Frames on disk: what an outbox cannot keep in memory, in small files of a private directory.
 
 Records are gathered and written in one go per `WRITE_BYTES`; a file is read whole, once, and
-deleted then. Files are plain: a record is its number, its length, whether it may be dropped, and
-the finished frame.
+deleted then. Files are plain: a record is its number, its length, its kind, and the finished frame.
+What has to make way leaves a gap, a record in its place that says how much it was.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from kallichore.config import Limits
@@ -24,6 +25,10 @@ __all__ = ["Dropped", "Numbered", "Spool"]
 
 WRITE_BYTES: Final = 256 * 1024
 _RECORD: Final = struct.Struct("!QIB")
+_GAP_SIZES: Final = struct.Struct("!QQ")
+_KEPT: Final = 0
+_DROPPABLE: Final = 1
+_GAP: Final = 2
 log = logging.getLogger(__name__)
 
 
@@ -34,26 +39,18 @@ class Numbered(NamedTuple):
     frame: bytes
 
 
-@dataclass(slots=True)
-class Dropped:
-    """What had to make way since this was last told."""
+class Dropped(NamedTuple):
+    """What had to make way in one place."""
 
-    frames: int = 0
-    size: int = 0
-    seq: int = 0
-    """The number of the last one."""
-
-    def count(self, seq: int, size: int) -> None:
-        """Add a frame."""
-        self.frames += 1
-        self.size += size
-        self.seq = seq
+    frames: int
+    size: int
 
 
 class _Record(NamedTuple):
     seq: int
     frame: bytes
-    droppable: bool
+    """Of a gap: its sizes, packed."""
+    kind: int
 
 
 @dataclass(slots=True)
@@ -61,22 +58,35 @@ class _Segment:
     path: Path
     size: int = 0
     droppable: int = 0
-    """Bytes of records that may be dropped."""
+    """Bytes of frames that may be dropped."""
+    frames: int = 0
+    last_seq: int = 0
+    ended: bool = False
+    """Nothing is to be added any more."""
+    data: bytes | None = None
+    """What should be in the file, if that could not be rewritten."""
 
 
 class Spool:
     """A first-in first-out queue of frames on disk."""
 
-    def __init__(self, directory: Path, limits: Limits) -> None:
-        """Keep the files in ``directory``, which is made on first use and owned by the spool."""
+    def __init__(self, directory: Path, limits: Limits, notice: Callable[[Dropped], bytes]) -> None:
+        """Keep the files in ``directory``, which is made on first use and owned by the spool.
+
+        ``notice`` makes the frame that tells a client what was dropped in its place.
+        """
         self._directory = directory
         self._limits = limits
+        self._notice = notice
         self._segments: deque[_Segment] = deque()
         self._pending: list[_Record] = []
         self._pending_bytes = 0
+        self._write_at = WRITE_BYTES
         self._disk_bytes = 0
         self._files_made = 0
-        self.dropped = Dropped()
+        self._failing = False
+        self.dropped_frames = 0
+        """How many had to make way, in all."""
 
     def __bool__(self) -> bool:
         """Whether anything is in it."""
@@ -89,20 +99,26 @@ class Spool:
 
     def append(self, seq: int, frame: bytes, *, droppable: bool) -> None:
         """Add a frame at the end."""
-        self._pending.append(_Record(seq, frame, droppable))
+        self._pending.append(_Record(seq, frame, _DROPPABLE if droppable else _KEPT))
         self._pending_bytes += len(frame)
-        if self._pending_bytes >= WRITE_BYTES:
+        if self._pending_bytes >= self._write_at:
             self._write()
 
     def load(self) -> list[Numbered]:
-        """Take out the oldest file's worth of frames."""
-        if not self._segments:
-            records, self._pending, self._pending_bytes = self._pending, [], 0
-            return [Numbered(record.seq, record.frame) for record in records]
-        segment = self._segments.popleft()
-        records = self._read(segment)
-        self._forget(segment)
-        return [Numbered(record.seq, record.frame) for record in records]
+        """Take out the oldest file's worth of frames; empty only if there is nothing more."""
+        if self._segments:
+            segment = self._segments.popleft()
+            records = self._read(segment)
+            self._forget(segment)
+        else:
+            records, self._pending = self._pending, []
+            self._pending_bytes, self._write_at = 0, WRITE_BYTES
+        return [Numbered(record.seq, self._frame_of(record)) for record in records]
+
+    def skip(self, seq: int) -> None:
+        """Forget files in which nothing is newer than ``seq``, without reading them."""
+        while self._segments and self._segments[0].last_seq <= seq:
+            self._forget(self._segments.popleft())
 
     def close(self) -> None:
         """Delete everything."""
@@ -113,33 +129,38 @@ class Spool:
         with suppress(OSError):
             self._directory.rmdir()
 
+    def _frame_of(self, record: _Record) -> bytes:
+        if record.kind != _GAP:
+            return record.frame
+        return self._notice(Dropped(*_GAP_SIZES.unpack(record.frame)))
+
     # -- files ----------------------------------------------------------------------------------
 
     def _write(self) -> None:
-        data = b"".join(
-            part
-            for record in self._pending
-            for part in (
-                _RECORD.pack(record.seq, len(record.frame), record.droppable),
-                record.frame,
-            )
-        )
+        data = _packed(self._pending)
         try:
             segment = self._open_segment(len(data))
             _append(segment.path, segment.size, data)
         except OSError as error:
+            self._end_segment()
             self._shed_pending(error)
             return
         segment.size += len(data)
-        segment.droppable += sum(len(r.frame) for r in self._pending if r.droppable)
+        segment.droppable += _droppable(self._pending)
+        segment.frames += len(self._pending)
+        segment.last_seq = self._pending[-1].seq
         self._disk_bytes += len(data)
         self._pending.clear()
-        self._pending_bytes = 0
+        self._pending_bytes, self._write_at, self._failing = 0, WRITE_BYTES, False
         self._make_room()
 
     def _open_segment(self, size: int) -> _Segment:
         last = self._segments[-1] if self._segments else None
-        if last is not None and last.size + size <= self._limits.outbox_segment_bytes:
+        if (
+            last is not None
+            and not last.ended
+            and last.size + size <= self._limits.outbox_segment_bytes
+        ):
             return last
         self._directory.mkdir(mode=0o700, exist_ok=True)
         self._files_made += 1
@@ -149,62 +170,114 @@ class Spool:
         self._segments.append(segment)
         return segment
 
+    def _end_segment(self) -> None:
+        """Add nothing more to a file that could not be written; an empty one goes."""
+        if self._segments:
+            self._segments[-1].ended = True
+            if not self._segments[-1].size:
+                self._forget(self._segments.pop())
+
     def _read(self, segment: _Segment) -> list[_Record]:
+        """Read a file; one that is not as it was left reads as a gap."""
         try:
-            data = segment.path.read_bytes()
-        except OSError as error:
-            log.warning("a spool file of %d bytes cannot be read: %s", segment.size, error)
-            self.dropped.count(self.dropped.seq, segment.size)
-            return []
-        records: list[_Record] = []
-        start = 0
-        while start < segment.size:
-            seq, length, droppable = _RECORD.unpack_from(data, start)
-            start += _RECORD.size
-            records.append(_Record(seq, data[start : start + length], bool(droppable)))
-            start += length
-        return records
+            data = segment.path.read_bytes() if segment.data is None else segment.data
+            return list(_unpacked(data[: segment.size], segment.size))
+        except (OSError, struct.error) as error:
+            log.error("a spool file of %d bytes cannot be read: %s", segment.size, error)  # noqa: TRY400
+            self.dropped_frames += segment.frames
+            sizes = _GAP_SIZES.pack(segment.frames, segment.size)
+            return [_Record(segment.last_seq, sizes, _GAP)]
 
     def _forget(self, segment: _Segment) -> None:
         self._disk_bytes -= segment.size
-        segment.path.unlink(missing_ok=True)
+        with suppress(OSError):
+            segment.path.unlink()
 
     # -- making room ----------------------------------------------------------------------------
 
     def _shed_pending(self, error: OSError) -> None:
         """The disk is full: the newest stream output makes way, the rest stays in memory."""
-        log.warning("cannot spool to %s: %s", self._directory, error)
-        kept: list[_Record] = []
-        for record in self._pending:
-            if record.droppable:
-                self.dropped.count(record.seq, len(record.frame))
-            else:
-                kept.append(record)
-        self._pending = kept
-        self._pending_bytes = sum(len(record.frame) for record in kept)
+        level = logging.DEBUG if self._failing else logging.WARNING
+        log.log(level, "cannot spool to %s: %s", self._directory, error)
+        self._failing = True
+        self._pending = self._thinned(self._pending)
+        self._pending_bytes = sum(len(record.frame) for record in self._pending)
+        self._write_at = self._pending_bytes + WRITE_BYTES
 
     def _make_room(self) -> None:
         """Over the bound the oldest stream output makes way, file by file."""
         while self._disk_bytes > self._limits.outbox_disk_bytes:
-            oldest = next((s for s in self._segments if s.droppable), None)
+            droppable = (place for place, one in enumerate(self._segments) if one.droppable)
+            oldest = next(droppable, None)
             if oldest is None:
                 return
             self._thin_out(oldest)
 
-    def _thin_out(self, segment: _Segment) -> None:
-        kept: list[bytes] = []
-        for record in self._read(segment):
-            if record.droppable:
-                self.dropped.count(record.seq, len(record.frame))
-            else:
-                kept += (_RECORD.pack(record.seq, len(record.frame), False), record.frame)  # noqa: FBT003
-        data = b"".join(kept)
+    def _thin_out(self, place: int) -> None:
+        """Drop what may be dropped of a file; what is left joins the file before, if there is room.
+
+        So the files that are left of a long flood do not become many.
+        """
+        segment = self._segments[place]
+        records = self._thinned(self._read(segment))
+        room = segment.size - len(_packed(records))
+        if place and self._segments[place - 1].size <= room:
+            before = self._segments[place - 1]
+            records = self._thinned([*self._read(before), *records])
+            self._forget(before)
+            del self._segments[place - 1]
+        data = _packed(records)
         self._disk_bytes += len(data) - segment.size
-        segment.size, segment.droppable = len(data), 0
-        # Never longer than before, so this cannot run out of space.
-        with segment.path.open("r+b") as file:
-            file.write(data)
-            file.truncate()
+        segment.size, segment.droppable, segment.frames = len(data), 0, len(records)
+        try:
+            # Never longer than before, so this needs no space on a disk that is full.
+            with segment.path.open("r+b") as file:
+                file.write(data)
+                file.truncate()
+        except OSError as error:
+            log.warning("cannot thin out a spool file, which stays in memory: %s", error)
+            segment.data, segment.ended = data, True
+
+    def _thinned(self, records: Iterable[_Record]) -> list[_Record]:
+        """Put one gap in the place of neighbours that may be dropped."""
+        thinned: list[_Record] = []
+        for record in records:
+            if record.kind == _KEPT:
+                thinned.append(record)
+                continue
+            frames, size = 1, len(record.frame)
+            if record.kind == _GAP:
+                frames, size = _GAP_SIZES.unpack(record.frame)
+            else:
+                self.dropped_frames += 1
+            if thinned and thinned[-1].kind == _GAP:
+                more_frames, more_size = _GAP_SIZES.unpack(thinned.pop().frame)
+                frames, size = frames + more_frames, size + more_size
+            thinned.append(_Record(record.seq, _GAP_SIZES.pack(frames, size), _GAP))
+        return thinned
+
+
+def _packed(records: Iterable[_Record]) -> bytes:
+    return b"".join(
+        part
+        for record in records
+        for part in (_RECORD.pack(record.seq, len(record.frame), record.kind), record.frame)
+    )
+
+
+def _unpacked(data: bytes, size: int) -> Iterable[_Record]:
+    if len(data) != size:
+        raise struct.error(f"it has {len(data)} bytes")
+    start = 0
+    while start < size:
+        seq, length, kind = _RECORD.unpack_from(data, start)
+        start += _RECORD.size
+        yield _Record(seq, data[start : start + length], kind)
+        start += length
+
+
+def _droppable(records: Iterable[_Record]) -> int:
+    return sum(len(record.frame) for record in records if record.kind == _DROPPABLE)
 
 
 def _append(path: Path, size: int, data: bytes) -> None:
