@@ -26,6 +26,7 @@ from kallichore.errors import (
     SessionNotFound,
     StartupFailed,
 )
+from kallichore.log import current_session
 from kallichore.models import Error
 from kallichore.web.exchange import HEED_HANG_UP
 from kallichore.web.operations import OPERATIONS, AdoptionFailed, Call, Operation
@@ -123,9 +124,11 @@ class Application:
             if operation.ends_with_caller and HEED_HANG_UP in request.scope["extensions"]:
                 request.scope["extensions"][HEED_HANG_UP]["heed"]()
             body = await _read_body(operation)
+            session_id = _decoded(session_id)
+            current_session.set(session_id or None)
             call = Call(
                 supervisor=self._supervisor,
-                session_id=_decoded(session_id),
+                session_id=session_id,
                 body=body,
                 serve_session=self._serve_session,
             )
