@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tests.bench import road
+from tests.bench import bulk, fairness, loss, many, road, starting
 from tests.bench.machine import describe
 from tests.bench.plan import FULL, QUICK
 from tests.bench.report import Figure, progress, save, table
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 PARTS: Final[dict[str, Callable[[Plan], list[Figure]]]] = {
     "road": road.measure,
+    "bulk": bulk.measure,
+    "starting": starting.measure,
+    "many": many.measure,
+    "fairness": fairness.measure,
+    "loss": loss.measure,
 }
 
 

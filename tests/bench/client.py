@@ -160,6 +160,11 @@ class WebSocketClient:
         while not self._walk(take):
             self._read()
 
+    def advance(self, take: Callable[[bytearray, int, int], bool]) -> bool:
+        """Read once, when there is something to read; whether ``take`` says enough."""
+        self._read()
+        return self._walk(take)
+
     # -- what benchmarks wait for ---------------------------------------------------------------
 
     def round_trip(self, frame: bytes, msg_id: str) -> float:

@@ -75,8 +75,13 @@ class DirectClient:
             self.ask_info()
             self.shell.recv_multipart()
             heard = bool(self.iopub.poll(20))
-        while self.iopub.poll(50):
-            self.iopub.recv_multipart()
+        self.forget()
+
+    def forget(self) -> None:
+        """Throw away what has come, or still comes."""
+        for opened in (self.shell, self.iopub):
+            while opened.poll(50):
+                opened.recv_multipart()
 
     def check(self, frames: list[bytes]) -> Sequence[bytes]:
         """Give header, parent header, metadata and content of a message, if they are signed."""
@@ -110,31 +115,38 @@ def draw_connection() -> Connection:
     return Connection("127.0.0.1", new_id().encode(), ports)
 
 
-@contextmanager
-def open_kernel(argv: Sequence[str]) -> Iterator[tuple[DirectClient, Path, float]]:
-    """Launch a kernel; give a client, the connection file, and the seconds to its first answer.
+def launch(
+    argv: Sequence[str], connection_file: Path
+) -> tuple[DirectClient, subprocess.Popen[bytes]]:
+    """Launch a kernel that has been asked for its info; the caller ends it.
 
     Everything is connected before the process is spawned, which is the fastest there is.
     """
+    connection = draw_connection()
+    connection.write(connection_file)
+    client = DirectClient(connection)
+    client.ask_info()
+    process = subprocess.Popen(
+        [part.replace("{connection_file}", str(connection_file)) for part in argv],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    return client, process
+
+
+@contextmanager
+def open_kernel(argv: Sequence[str]) -> Iterator[tuple[DirectClient, Path]]:
+    """Launch a kernel with nothing between; give its client and its connection file."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "kernel.json"
-        connection = draw_connection()
-        begin = time.perf_counter()
-        connection.write(path)
-        client = DirectClient(connection)
-        client.ask_info()
-        with subprocess.Popen(
-            [part.replace("{connection_file}", str(path)) for part in argv],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as process:
+        client, process = launch(argv, path)
+        with process:
             try:
                 client.shell.recv_multipart()
-                seconds = time.perf_counter() - begin
                 client.wait_ready()
-                yield client, path, seconds
+                yield client, path
             finally:
                 client.close()
                 process.kill()

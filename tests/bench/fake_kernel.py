@@ -110,6 +110,7 @@ class FakeKernel:
 
     def _flood(self, parent: bytes, wanted: dict[str, int]) -> None:
         """Send ``count`` messages of ``size`` bytes of content, all at once or ``per_second``."""
+        self._beat(wanted.get("delay_ms", 0))
         ready = list(flood(self._signer, parent, wanted["count"], wanted["size"]))
         if not wanted.get("per_second"):
             self._iopub.publish(ready, self._beat)

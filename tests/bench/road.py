@@ -67,7 +67,7 @@ def open_loop(transport: str) -> Iterator[Road]:
     """Start the *loop* floor between a kernel and a client."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        _, path, _ = stack.enter_context(open_kernel(FAKE))
+        _, path = stack.enter_context(open_kernel(FAKE))
         where = "tcp" if transport == TCP else str(directory / "loop.sock")
         process = stack.enter_context(
             subprocess.Popen(
@@ -175,7 +175,7 @@ def gentle(plan: Plan, *subjects: Subject) -> list[Figure]:
 def round_trips(plan: Plan, *subjects: Subject) -> list[Figure]:
     """An execution, from the request to its reply and its idle, over the same on ZeroMQ."""
     with ExitStack() as stack:
-        direct, _, _ = stack.enter_context(open_kernel(FAKE))
+        direct, _ = stack.enter_context(open_kernel(FAKE))
         ways: dict[str, Callable[[str], float]] = {"zmq": direct.execute}
         for subject in subjects:
             ways[subject.name] = stack.enter_context(open_road(subject)).client.execute

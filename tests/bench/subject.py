@@ -5,13 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -19,6 +18,7 @@ from urllib.parse import quote
 
 from tests.bench.client import PATIENCE_SECONDS, Address, WebSocketClient, connect
 from tests.bench.direct import ROOT
+from tests.bench.machine import wait
 from tests.bench.messages import new_id
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 TCP: Final = "tcp"
 UNIX: Final = "socket"
+_AT_ONCE: Final = 8
 
 
 class Refused(Exception):
@@ -54,14 +55,28 @@ class Http:
 
     def ask(self, method: str, path: str, body: object = None) -> bytes:
         """Give the body of the answer, which must be a success."""
+        self.begin(method, path, body)
+        return self.finish()
+
+    def begin(self, method: str, path: str, body: object = None) -> None:
+        """Send a request, whose answer `finish` gives."""
         data = None if body is None else json.dumps(body)
         headers = self._headers | ({} if body is None else {"Content-Type": "application/json"})
         self._connection.request(method, path, data, headers)
+
+    def finish(self) -> bytes:
+        """Give the body of the answer to what was begun; it must be a success."""
         response = self._connection.getresponse()
         answer = response.read()
         if response.status >= http.client.MULTIPLE_CHOICES:
-            raise Refused(f"{method} {path}: {response.status} {answer.decode()}")
+            raise Refused(f"{response.status} {answer.decode()}")
         return answer
+
+    def seconds(self, path: str) -> float:
+        """Time a GET."""
+        begin = time.perf_counter()
+        self.ask("GET", path)
+        return time.perf_counter() - begin
 
     def close(self) -> None:
         self._connection.close()
@@ -97,20 +112,25 @@ class KallichoreSession:
         self.server.http.ask("POST", f"/sessions/{self.id}/start")
         return time.perf_counter() - begin
 
-    def connect(self) -> WebSocketClient:
-        """See `Session`."""
+    def channel(self) -> tuple[Address, str]:
+        """Give where its channel is: an address and a path."""
         path = f"/sessions/{quote(self.id, safe='')}/channels"
         if self.server.transport == TCP:
-            return WebSocketClient(self.server.address, path, self.server.token)
-        socket_path = json.loads(self.server.http.ask("GET", path))
-        return WebSocketClient(socket_path, "/")
+            return self.server.address, path
+        return json.loads(self.server.http.ask("GET", path)), "/"
+
+    def connect(self) -> WebSocketClient:
+        """See `Session`."""
+        return WebSocketClient(*self.channel(), self.server.token)
+
+    def describe(self) -> dict[str, object]:
+        answer: dict[str, object] = json.loads(self.server.http.ask("GET", f"/sessions/{self.id}"))
+        return answer
 
     def end(self) -> None:
         self.server.http.ask("POST", f"/sessions/{self.id}/kill")
-        for _ in range(1000):
-            state = json.loads(self.server.http.ask("GET", f"/sessions/{self.id}"))
-            if state["status"] == "exited":
-                break
+        while self.describe()["status"] != "exited":
+            wait(0.001)
         self.server.http.ask("DELETE", f"/sessions/{self.id}")
 
 
@@ -132,7 +152,7 @@ class Kallichore:
         assert self.process.stdout is not None
         said = self.process.stdout.readline().decode().strip()
         while said and not file.exists():
-            select.select([], [], [], 0.001)
+            wait(0.001)
         where = said.rpartition(" ")[2]
         host, _, port = where.rpartition(":")
         self.address: Address = (host, int(port)) if transport == TCP else where
@@ -141,7 +161,11 @@ class Kallichore:
         details = json.loads(file.read_bytes())
         self.pid: int = details["server_pid"]
         self.token: str | None = details["bearer_token"]
-        self.http = Http(self.address, {"Authorization": f"Bearer {self.token}"})
+        self.http = self.new_http()
+
+    def new_http(self) -> Http:
+        """Open another connection, which the caller closes."""
+        return Http(self.address, {"Authorization": f"Bearer {self.token}"})
 
     def create(self, argv: Sequence[str]) -> KallichoreSession:
         """Make a session that is not started yet."""
@@ -172,11 +196,12 @@ class Kallichore:
         finally:
             session.end()
 
-    @contextmanager
-    def sessions(self, argv: Sequence[str], count: int) -> Iterator[list[KallichoreSession]]:
-        """Start many kernels, a few at a time."""
-        with ExitStack() as stack:
-            yield [stack.enter_context(self.session(argv)) for _ in range(count)]
+    def start_many(self, argv: Sequence[str], count: int) -> list[KallichoreSession]:
+        """Start many kernels, eight at a time; they are left to the server's shutdown."""
+        sessions = [self.create(argv) for _ in range(count)]
+        for start in range(0, count, _AT_ONCE):
+            start_together(sessions[start : start + _AT_ONCE])
+        return sessions
 
     def shut_down(self) -> float:
         """Ask for the orderly shutdown; seconds until the processes are gone."""
@@ -198,6 +223,20 @@ class Kallichore:
         self.process.wait()
         assert self.process.stdout is not None
         self.process.stdout.close()
+
+
+def start_together(sessions: Sequence[KallichoreSession]) -> float:
+    """Start some sessions at the same time; seconds until the last has answered."""
+    with ExitStack() as stack:
+        ways = [stack.enter_context(closing(each.server.new_http())) for each in sessions]
+        for way in ways:
+            way.ask("GET", "/status")  # connected, before the clock starts
+        begin = time.perf_counter()
+        for way, session in zip(ways, sessions, strict=True):
+            way.begin("POST", f"/sessions/{session.id}/start")
+        for way in ways:
+            way.finish()
+        return time.perf_counter() - begin
 
 
 @contextmanager
