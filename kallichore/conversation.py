@@ -215,6 +215,8 @@ class Conversation:
         self.counters.bytes_to_kernel += message.size
         if self.run is None or not self.run.send(message):
             self.receive(SendFailed(message))
+        elif message.msg_type == "shutdown_request":
+            self.run.requested = True
 
     def _answer(self, effect: Answer) -> None:
         """Answer an `execute_request` in the kernel's place."""

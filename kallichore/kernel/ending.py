@@ -53,10 +53,10 @@ def exit_reason(
     if returncode > 0:
         return f"The kernel exited with status {returncode}"
     name = signal_name(-returncode)
+    if -returncode in CRASHES:
+        return f"The kernel crashed with {name} ({CRASHES[-returncode]})"
     if requested:
         return f"The kernel was ended with {name} as requested"
     if out_of_memory is not MemoryEvidence.NONE:
         return f"The kernel was killed ({name}) {MEMORY_WORDS[out_of_memory]}"
-    if -returncode in CRASHES:
-        return f"The kernel crashed with {name} ({CRASHES[-returncode]})"
     return f"The kernel was ended from outside with {name}"

@@ -47,3 +47,6 @@ def test_what_was_asked_for_is_no_accident() -> None:
     assert exit_reason(-signal.SIGTERM, requested=True) == (
         "The kernel was ended with SIGTERM as requested"
     )
+    assert exit_reason(-signal.SIGSEGV, requested=True) == (
+        "The kernel crashed with SIGSEGV (invalid memory access)"
+    )

@@ -19,10 +19,14 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DELIMITER = b"<IDS|MSG>"
 PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
@@ -355,11 +359,18 @@ class Puppet:
                 frames = self.published.recv_multipart()
                 if frames == [b"close"]:
                     iopub.close(1000)
+                    self.published.close()
                     self.iopub_over.set()
                     return
                 iopub.send_multipart(frames)
 
-    def serve_heartbeat(self) -> None:
+    def serve_until_end(self, name: str, serve: Callable[[], None]) -> None:
+        """Be a thread that serves a socket, and closes it when all is over."""
+        with suppress(zmq.ContextTerminated):
+            serve()
+        self.sockets[name].close(1000)
+
+    def serve_heart(self) -> None:
         """Echo, in a thread."""
         heart = self.sockets["hb"]
         while True:
@@ -376,8 +387,9 @@ class Puppet:
         if "registration_port" in self.connection:
             self.register()
         exec(self.options.ready, self.names)  # noqa: S102
-        for serve in (self.serve_control, self.serve_iopub, self.serve_heartbeat):
-            threading.Thread(target=serve, daemon=True).start()
+        threads = {"control": self.serve_control, "iopub": self.serve_iopub, "hb": self.serve_heart}
+        for name, serve in threads.items():
+            threading.Thread(target=self.serve_until_end, args=(name, serve), daemon=True).start()
         self.serve_shell()
 
     def interrupt(self, *_: object) -> None:
@@ -391,8 +403,10 @@ class Puppet:
         sys.stdout.flush()
         self.outlet().send_multipart([b"close"])
         self.outlet().close(1000)
-        self.sockets["shell"].close(1000)
         self.iopub_over.wait(1)
+        for name in ("shell", "stdin"):
+            self.sockets[name].close(1000)
+        self.context.term()
         os._exit(0)
 
 
