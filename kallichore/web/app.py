@@ -36,7 +36,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     import trio
-    from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+    from hypercorn.typing import (
+        ASGIReceiveCallable,
+        ASGIReceiveEvent,
+        ASGISendCallable,
+        HTTPScope,
+    )
 
     from kallichore.config import Config
     from kallichore.session import Session
@@ -53,9 +58,37 @@ _OPEN = {
 }
 
 _STARTS = {operation.operation_id for operation in OPERATIONS if operation.starts_kernel}
+_BODY = "kallichore.body"
+"""A scope extension: the request's `_Body`."""
 _BODY_TOO_SLOW = "The request's body did not arrive in time"
 
 log = logging.getLogger(__name__)
+
+
+class _Body:
+    """A request's body on its way to Quart, which never gets more than the limit of it.
+
+    Quart has a limit too, but from 0.23 on only for bodies that announce their length.
+    """
+
+    def __init__(self, receive: ASGIReceiveCallable, limit: int) -> None:
+        self.is_too_large = False
+        self._receive = receive
+        self._left = limit
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """The next part; a body that is too large ends early, and the rest of it is forgotten."""
+        while True:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                return message
+            if self.is_too_large:
+                continue
+            self._left -= len(message["body"])
+            if self._left >= 0:
+                return message
+            self.is_too_large = True
+            return {"type": "http.request", "body": b"", "more_body": False}
 
 
 class Application:
@@ -95,8 +128,14 @@ class Application:
             await _refuse(refused, respond)
             return
         fields[b"host"] = b"localhost"  # it has been judged, and may be any on a Unix socket
-        inner: Any = {**scope, "path": path, "headers": list(fields.items())}
-        await self._quart(inner, receive, respond)
+        body = _Body(receive, self._body_bytes)
+        inner: Any = {
+            **scope,
+            "path": path,
+            "headers": list(fields.items()),
+            "extensions": {**scope["extensions"], _BODY: {"body": body}},
+        }
+        await self._quart(inner, body.receive, respond)
 
     def _build(self, config: Config) -> QuartTrio:
         app = QuartTrio("kallichore", static_folder=None)
@@ -180,6 +219,8 @@ async def _read_body(operation: Operation[Any]) -> msgspec.Struct | None:
     if operation.body is None:
         return None
     data = await request.get_data(cache=False, as_text=False, parse_form_data=False)
+    if request.scope["extensions"][_BODY]["body"].is_too_large:
+        raise http.RequestEntityTooLarge
     decode = decode_optional_body if operation.body_is_optional else decode_body
     return decode(operation.body, data)
 

@@ -166,6 +166,25 @@ async def test_a_body_over_the_limit_is_a_413_in_words(framing: str) -> None:
         assert answer.error == "The request's body has more than 100000 bytes"
 
 
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+async def test_a_body_nobody_wants_is_not_kept(framing: str) -> None:
+    """However long it is: the operation goes on, and what comes is forgotten."""
+    async with open_front(Transport.TCP, limits=Limits(body_bytes=100_000)) as front:
+        front.session.gate = trio.Event()
+        wire = await front.connect()
+        block = b"x" * 65536
+        headers = {"Content-Length": str(100 * len(block))}
+        if framing == "chunks":
+            headers = {"Transfer-Encoding": "chunked"}
+            block = b"10000\r\n" + block + b"\r\n"
+        await wire.send(request("POST", "/sessions/one/start", headers=dict(headers)))
+        with trio.fail_after(5):
+            for _ in range(100):
+                await wire.send(block)
+        front.session.gate.set()
+        assert (await wire.answer("POST")).status == 200
+
+
 async def test_a_body_that_stops_halfway_is_a_408_in_words() -> None:
     async with open_front(Transport.SOCKET, deadlines=replace(QUICK, body_seconds=0.05)) as front:
         wire = await front.connect()
