@@ -248,9 +248,10 @@ class Conversation:
 
     def _change_status(self, effect: ChangeStatus) -> None:
         status, reason = effect.status, effect.reason
-        log.info(
-            "the session is %s", status, extra={"session_id": self._session_id, "reason": reason}
-        )
+        # Busy and idle come with every execution: they are on the road, where nothing is logged.
+        level = logging.DEBUG if status in {Status.BUSY, Status.IDLE} else logging.INFO
+        known = {"session_id": self._session_id, "reason": reason}
+        log.log(level, "the session is %s", status, extra=known)
         self.announce("status", StatusChange(status=status, reason=reason))
         self.status_since = trio.current_time()
         self.status_changed.note()
