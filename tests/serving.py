@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 import uuid
+from collections import Counter
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,7 +45,7 @@ class Account:
 
     descriptors: dict[str, str]
     children: set[int]
-    tasks: set[str]
+    tasks: Counter[str]
 
     def grown_since(self, before: Account) -> dict[str, object]:
         """What is there now and was not before, by kind; empty if nothing is."""
@@ -71,12 +72,12 @@ def take_account() -> Account:
     children = set(_platform.children(os.getpid()))
     root = trio.lowlevel.current_root_task()
     assert root is not None
-    return Account(descriptors, children, set(_names(root)))
+    return Account(descriptors, children, Counter(_names(root)))
 
 
 def _names(task: trio.lowlevel.Task) -> list[str]:
-    """Name a task and everything below it, each name unique."""
-    found = [f"{task.name} {id(task):x}"]
+    """Name a task and everything below it."""
+    found = [task.name]
     for nursery in task.child_nurseries:
         for child in nursery.child_tasks:
             found += _names(child)
