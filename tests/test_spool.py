@@ -9,23 +9,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kallichore import spool as spool_module
 from kallichore.config import Limits
-from kallichore.spool import Dropped, Numbered, Spool
+from kallichore.spool import Numbered, Spool
 from tests.small_disks import FillingDisk, open_small_disk
+from tests.spooling import SIZE, frame, notice, seqs_of, small_writes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SIZE = 50
+__all__ = ["small_writes"]
+
 OVERHEAD = 13
 LIMITS = Limits(outbox_segment_bytes=1000, outbox_disk_bytes=3000)
-
-
-@pytest.fixture(autouse=True)
-def small_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every fourth frame of a test brings a write."""
-    monkeypatch.setattr(spool_module, "WRITE_BYTES", 4 * SIZE)
 
 
 @pytest.fixture
@@ -41,14 +36,6 @@ def spool(directory: Path) -> Spool:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> FillingDisk:
     return FillingDisk(monkeypatch)
-
-
-def notice(dropped: Dropped) -> bytes:
-    return b"dropped %d frames, %d bytes" % dropped
-
-
-def frame(seq: int, kind: str = "reply") -> bytes:
-    return (b"%08d %b" % (seq, kind.encode())).ljust(SIZE, b".")
 
 
 def fill(spool: Spool, seqs: range, kind: str = "reply", size: int = SIZE) -> None:
@@ -67,10 +54,6 @@ def drain(spool: Spool) -> list[Numbered]:
 
 def files(directory: Path) -> list[Path]:
     return sorted(directory.iterdir()) if directory.exists() else []
-
-
-def seqs_of(frames: list[Numbered]) -> list[int]:
-    return [numbered.seq for numbered in frames]
 
 
 def said(frames: list[Numbered]) -> list[str]:
