@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    import pytest
 
 __all__ = ["FillingDisk", "open_small_disk"]
 
 
 @contextmanager
 def open_small_disk(directory: Path, size: int) -> Iterator[Path]:
-    """A file system of ``size`` bytes; without the right to mount one, files of at most that."""
+    """A file system of ``size`` bytes; a pretended one without the right to mount a real one."""
     directory.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(directory)]
     try:
@@ -33,12 +32,9 @@ def open_small_disk(directory: Path, size: int) -> Iterator[Path]:
         finally:
             subprocess.run(["umount", "-l", str(directory)], check=True)
         return
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
+    with pytest.MonkeyPatch.context() as patches:
+        FillingDisk(patches).room = size
         yield directory
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 class FillingDisk:
@@ -46,12 +42,17 @@ class FillingDisk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.full = False
+        self.room: int | None = None
+        """Bytes until it is full by itself."""
         self.failures = 0
         self._pwrite: Callable[[int, memoryview, int], int] = os.pwrite
         monkeypatch.setattr(os, "pwrite", self.pwrite)
 
     def pwrite(self, fd: int, data: memoryview, offset: int) -> int:
         if not self.full:
+            if self.room is not None:
+                self.room -= len(data)
+                self.full = self.room < 0
             return self._pwrite(fd, data, offset)
         if len(data) > 10:
             return self._pwrite(fd, data[: len(data) // 2], offset)
