@@ -197,7 +197,7 @@ class Exchange:
             await self._context.terminated.set()
             await send(message)
             try:
-                await self._flush()
+                await self._flush()  # now, not when Hypercorn has cleared its table
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return  # nobody is there to be told
             self._is_complete = True

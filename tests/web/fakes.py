@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from kallichore.errors import SessionExists, SessionNotFound
 from kallichore.frontend import Closed, HalfClosed, PeerGone, Text
@@ -81,6 +82,8 @@ class FakeSession:
         self.clients: list[int | None] = []
         self.texts: list[str] = []
         self.heard = trio.Event()
+        self.scope = trio.CancelScope()
+        """Around everything that happens on the session's own socket."""
         self._nursery = nursery
         self._path = directory / f"{uuid.uuid4().hex[:8]}.sock"
         self._listens = False
@@ -159,8 +162,16 @@ class FakeSession:
             listener = trio.socket.socket(trio.socket.AF_UNIX)
             await listener.bind(str(self._path))
             listener.listen(16)
-            self._nursery.start_soon(serve, trio.SocketListener(listener))
+            self._nursery.start_soon(self._serve, serve, trio.SocketListener(listener))
         return self._path
+
+    async def _serve(
+        self,
+        serve: Callable[[trio.SocketListener], Awaitable[None]],
+        listener: trio.SocketListener,
+    ) -> None:
+        with self.scope:
+            await serve(listener)
 
     async def attach(self, websocket: WebSocket, after: int | None) -> None:
         """Echo what a client says, until it goes."""
@@ -177,6 +188,11 @@ class FakeSession:
                         return
         except PeerGone:
             return
+        except trio.Cancelled:
+            with trio.move_on_after(1, shield=True):
+                await wait_all_tasks_blocked()
+                await websocket.send(websocket.close_frame(1001, ""))
+            raise
 
 
 class FakeSupervisor:

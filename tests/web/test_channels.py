@@ -259,6 +259,14 @@ async def test_silence_on_the_sessions_socket_ends_after_its_time_and_evicts_nob
         assert unix.session.clients == [None]
 
 
+async def test_a_session_that_ends_says_farewell_on_its_own_socket(unix: Front) -> None:
+    wire = await unix.connect(await socket_of(unix))
+    await opened(wire, upgrade("/"))
+    await wait_all_tasks_blocked()
+    unix.session.scope.cancel()
+    assert await wire.to_the_end() == b"\x88\x02\x03\xe9"
+
+
 async def test_a_session_that_ends_meanwhile_ends_the_connection(
     tcp: Front, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -230,6 +230,14 @@ async def test_a_bad_head_is_refused_in_words(front: Front, data: bytes, status:
     assert await wire.to_the_end() == b""
 
 
+async def test_a_refusal_arrives_although_the_peer_goes_on_sending(tcp: Front) -> None:
+    wire = await tcp.connect()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wire.send, b"GET /" + b"x" * 3_000_000)
+        assert (await wire.answer()).check().status == 431
+        assert await wire.to_the_end() == b""
+
+
 async def test_a_slow_head_is_a_408_in_words() -> None:
     deadlines = replace(QUICK, head_seconds=0.05)
     async with open_front(Transport.SOCKET, deadlines=deadlines) as front:

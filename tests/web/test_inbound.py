@@ -52,16 +52,19 @@ async def test_a_head_is_taken_apart() -> None:
     assert inbound.body_is_complete
 
 
-async def test_a_head_may_come_byte_by_byte_and_after_empty_lines() -> None:
+async def drip(send: MemorySendStream, data: bytes, pause_seconds: float = 1) -> None:
+    """Send it byte by byte."""
+    for byte in data:
+        await send.send_all(bytes([byte]))
+        await trio.sleep(pause_seconds)
+
+
+async def test_a_head_may_come_byte_by_byte_and_after_empty_lines(
+    autojump_clock: MockClock,
+) -> None:
     send, inbound = pair()
     async with trio.open_nursery() as nursery:
-
-        @nursery.start_soon
-        async def _() -> None:
-            for byte in b"\r\n\n\r\n" + PLAIN:
-                await send.send_all(bytes([byte]))
-                await trio.testing.wait_all_tasks_blocked()
-
+        nursery.start_soon(drip, send, b"\r\n\n\r\n" + PLAIN, 0.1)
         head = await one_head(inbound)
     assert head is not None
     assert head.path == "/status"
@@ -167,19 +170,28 @@ async def test_a_head_has_its_time_from_the_start_of_the_connection(
 ) -> None:
     send, inbound = pair()
     async with trio.open_nursery() as nursery:
-
-        @nursery.start_soon
-        async def _() -> None:
-            for byte in PLAIN:
-                await send.send_all(bytes([byte]))
-                await trio.sleep(1)
-
+        nursery.start_soon(drip, send, PLAIN)
         started = trio.current_time()
         status, message = await refusal(inbound)
         assert status == 408
         assert message == "The request's head was not complete after 10 seconds"
         assert trio.current_time() - started == 10
         nursery.cancel_scope.cancel()
+
+
+async def test_a_head_that_begins_late_has_the_rest_of_the_time(autojump_clock: MockClock) -> None:
+    send, inbound = pair()
+    async with trio.open_nursery() as nursery:
+        started = trio.current_time()
+        nursery.start_soon(late, send, 6)
+        assert (await refusal(inbound))[0] == 408
+        assert trio.current_time() - started == 10
+
+
+async def late(send: MemorySendStream, seconds: float) -> None:
+    """Begin a head after a while."""
+    await trio.sleep(seconds)
+    await send.send_all(b"G")
 
 
 async def test_a_new_connection_that_says_nothing_is_told_that_it_is_late(
@@ -209,12 +221,7 @@ async def test_the_time_of_a_later_head_begins_with_its_first_byte(
     await one_head(inbound)
     await inbound.finish_body(1)
     async with trio.open_nursery() as nursery:
-
-        @nursery.start_soon
-        async def _() -> None:
-            await trio.sleep(60)
-            await send.send_all(b"G")
-
+        nursery.start_soon(late, send, 60)
         assert await inbound.wait()
         started = trio.current_time()
         assert (await refusal_of_head(inbound)) == 408

@@ -218,7 +218,16 @@ async def test_a_body_needs_no_content_type_and_may_claim_any(front: Front) -> N
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/nothing", "/sessions/", "/sessions/one/nothing", "/sessions/a/b/start", "//"]
+    "path",
+    [
+        "/",
+        "/nothing",
+        "/sessions/",
+        "/sessions//one",
+        "/sessions/one/nothing",
+        "/sessions/a/b/start",
+        "//",
+    ],
 )
 async def test_an_unknown_path_is_a_404_in_words_for_those_who_have_the_token(
     front: Front, path: str
