@@ -65,11 +65,14 @@ class ZmqSocket:
 
     def drain(self) -> None:
         """Handle what waits now, up to one batch, from a task that is not the pump."""
-        self._receive()
-        self._kick()
+        if not self._closed:
+            self._receive()
+            self._kick()
 
     def send(self, frames: Sequence[bytes]) -> bool:
-        """Send in order, now or when the socket takes it; False if too much waits already."""
+        """Send in order, now or when the socket takes it; False if too much waits, or is closed."""
+        if self._closed:
+            return False
         if self._unsent:
             return self._postpone(frames)
         try:
