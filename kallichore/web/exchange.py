@@ -181,7 +181,8 @@ class Exchange:
             try:
                 await app(scope, receive, respond)
             finally:
-                await self._context.terminated.set()
+                with trio.move_on_after(1, shield=True):  # Hypercorn's word for it; it never waits
+                    await self._context.terminated.set()
 
         return serve
 
