@@ -105,13 +105,13 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs)
         return
+    session.run("python", "-m", "pytest", "--quiet", "-n", WORKERS)
     if session.python == PYTHONS[0]:
         env = {"COVERAGE_FILE": str(Path(session.create_tmp()) / "coverage")}
         core = [f"tests/{name}" for name in CORE_TESTS]
         session.run("coverage", "run", "-m", "pytest", "--quiet", *core, env=env)
         include = f"--include={','.join(CORE)}"
         session.run("coverage", "report", include, "--skip-covered", "--fail-under=100", env=env)
-    session.run("python", "-m", "pytest", "--quiet", "-n", WORKERS)
 
 
 @nox.session
