@@ -6,7 +6,7 @@ so a test says in one line what is to go wrong. Sockets are served by threads of
 kernels do: one for control, one for the heartbeat, one for iopub.
 """
 
-# ruff: noqa: S606, TID251 - a process of its own, without Trio
+# ruff: noqa: TID251 - a process of its own, without Trio
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import hmac
 import json
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -24,13 +23,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import zmq
+from deeds import meet, spawn  # type: ignore[import-not-found]  # beside this script
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 DELIMITER = b"<IDS|MSG>"
 PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
-FOREVER = "600"
 
 Json = dict[str, Any]
 
@@ -52,41 +51,6 @@ class Options:
         self.bind: bool = given.pop("bind", True)  # bind sockets at all
         if given:
             sys.exit(f"unknown options: {sorted(given)}")
-
-
-def meet(path: str, said: object = None) -> str:
-    """Call a test that listens at ``path``, say something, and wait until it answers."""
-    with socket.socket(socket.AF_UNIX) as line:
-        line.connect(path)
-        line.sendall(json.dumps(said).encode() + b"\n")
-        return line.recv(65536).decode()
-
-
-def spawn(
-    kind: str = "plain", *, hold_output: bool = False, env: dict[str, str] | None = None
-) -> int:
-    """Start a process that would stay for long, and return its pid.
-
-    ``plain``, ``setsid`` (in a session of its own) or ``double`` (an orphan in its own session).
-    """
-    reading, writing = os.pipe()
-    if os.fork() == 0:
-        if kind != "plain":
-            os.setsid()
-        if kind == "double" and os.fork():
-            os._exit(0)
-        os.write(writing, str(os.getpid()).encode())
-        if not hold_output:
-            nothing = os.open(os.devnull, os.O_RDWR)
-            os.dup2(nothing, 1)
-            os.dup2(nothing, 2)
-        os.execve("/bin/sleep", ["sleep", FOREVER], os.environ if env is None else env)
-    os.close(writing)
-    with os.fdopen(reading) as file:
-        pid = int(file.read())  # it ends when the new program runs
-    if kind == "double":
-        os.wait()
-    return pid
 
 
 class Puppet:
