@@ -24,6 +24,8 @@ Frames = list[bytes]
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _POLLIN: Final = int(zmq.POLLIN)
 _POLLOUT: Final = int(zmq.POLLOUT)
+_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
+_EVENTS: Final = int(zmq.EVENTS)
 
 
 class ZmqSocket:
@@ -42,7 +44,8 @@ class ZmqSocket:
         self._fd = int(socket.getsockopt(zmq.FD))
         self._unsent: deque[Sequence[bytes]] = deque()
         self._unsent_bytes = 0
-        self._wait: trio.CancelScope | None = None
+        self._sleep = trio.CancelScope()
+        self._asleep = False
         self._closed = False
 
     async def run(self) -> None:
@@ -52,16 +55,29 @@ class ZmqSocket:
         get their turn. Cancellation loses nothing: messages leave the socket only to be handled.
         """
         while True:
-            if self._receive() | self._flush():
+            with trio.CancelScope() as self._sleep:
+                await self._pump()
+
+    async def _pump(self) -> None:
+        while True:
+            full = self._receive()
+            self._flush()
+            if full or self._is_due():
                 await trio.lowlevel.checkpoint()
                 continue
-            # Asking re-arms the descriptor; what it answers must not be dropped.
-            events = int(self._socket.getsockopt(zmq.EVENTS))
-            if events & _POLLIN or (self._unsent and events & _POLLOUT):
-                continue
-            with trio.CancelScope() as self._wait:
+            self._asleep = True
+            try:
                 await trio.lowlevel.wait_readable(self._fd)
-            self._wait = None
+            finally:
+                self._asleep = False
+
+    def _is_due(self) -> bool:
+        """Whether there is something to do.
+
+        Asking re-arms the descriptor, so what it answers must not be dropped.
+        """
+        events = int(self._socket.getsockopt(_EVENTS))
+        return bool(events & _POLLIN or (self._unsent and events & _POLLOUT))
 
     def drain(self) -> None:
         """Handle what waits now, up to one batch, from a task that is not the pump."""
@@ -76,7 +92,7 @@ class ZmqSocket:
         if self._unsent:
             return self._postpone(frames)
         try:
-            self._socket.send_multipart(frames, _NOBLOCK)
+            self._send(frames)
         except zmq.Again:
             return self._postpone(frames)
         finally:
@@ -91,7 +107,7 @@ class ZmqSocket:
             self._socket.close(linger_ms)
 
     def _receive(self) -> bool:
-        """Take a batch and handle it; whether there was any."""
+        """Take a batch and handle it; whether it was full, so that there may be more."""
         batch: list[Frames] = []
         receive = self._socket.recv
         room, size = self._limits.batch_messages, self._limits.batch_bytes
@@ -110,21 +126,24 @@ class ZmqSocket:
                 size -= len(frames[-1])
         except zmq.Again:
             pass
-        if not batch:
-            return False
-        self._handle(batch)
-        return True
+        if batch:
+            self._handle(batch)
+        return not (room and size > 0)
 
-    def _flush(self) -> bool:
-        sent = False
+    def _send(self, frames: Sequence[bytes]) -> None:
+        """Send the parts as `send_multipart` does, at a third of its cost. Raises zmq.Again."""
+        send, last = self._socket.send, len(frames) - 1
+        for part in frames[:last]:
+            send(part, _MORE)
+        send(frames[last], _NOBLOCK)
+
+    def _flush(self) -> None:
         while self._unsent and not self._closed:
             try:
-                self._socket.send_multipart(self._unsent[0], _NOBLOCK)
+                self._send(self._unsent[0])
             except zmq.Again:
                 break
             self._unsent_bytes -= sum(map(len, self._unsent.popleft()))
-            sent = True
-        return sent
 
     def _postpone(self, frames: Sequence[bytes]) -> bool:
         size = sum(map(len, frames))
@@ -140,8 +159,5 @@ class ZmqSocket:
 
     def _kick(self) -> None:
         """Wake the pump if it sleeps through something that another call has noticed."""
-        if self._wait is None or self._closed:
-            return
-        events = int(self._socket.getsockopt(zmq.EVENTS))
-        if events & _POLLIN or (self._unsent and events & _POLLOUT):
-            self._wait.cancel(reason="the socket has something to do")
+        if self._asleep and not self._closed and self._is_due():
+            self._sleep.cancel(reason="the socket has something to do")

@@ -20,7 +20,7 @@ from kallichore.protocol.message import Channel, ClientMessage, ExecuteContent
 from kallichore.protocol.wire import Malformed, check_object
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from kallichore.protocol.message import KernelMessage
 
@@ -52,7 +52,7 @@ _HEADER: Final = b'{"kind":"jupyter","header":'
 _PARENT: Final = b',"parent_header":'
 _CONTENT: Final = {channel: b',"channel":"%b","content":' % channel.encode() for channel in Channel}
 _METADATA: Final = b',"metadata":'
-_NO_BUFFERS: Final = b',"buffers":[]}'
+_NO_BUFFERS: Final = (b',"buffers":[]}',)
 _FIXED: Final = len(_HEADER) + len(_PARENT) + len(_METADATA)
 
 
@@ -74,10 +74,9 @@ def encode(message: KernelMessage) -> bytes:
     between = _CONTENT[message.channel]
     header, parent = message.header, message.parent_header
     content, metadata = message.content, message.metadata
-    tail = _NO_BUFFERS if not message.buffers else _buffers(message.buffers)
-    length = (
-        _FIXED + len(between) + len(tail) + len(header) + len(parent) + len(content) + len(metadata)
-    )
+    tail = _buffers(message.buffers)
+    length = _FIXED + len(between) + len(header) + len(parent) + len(content) + len(metadata)
+    length += sum(map(len, tail))
     return b"".join(
         (
             _frame_header(length),
@@ -89,14 +88,20 @@ def encode(message: KernelMessage) -> bytes:
             content,
             _METADATA,
             metadata,
-            tail,
+            *tail,
         )
     )
 
 
-def _buffers(buffers: list[bytes]) -> bytes:
-    encoded = b'","'.join(b2a_base64(buffer, newline=False) for buffer in buffers)
-    return b',"buffers":["%b"]}' % encoded
+def _buffers(buffers: list[bytes]) -> Sequence[bytes]:
+    """Give the last part in pieces: they may be big, and are copied but once, into the frame."""
+    if not buffers:
+        return _NO_BUFFERS
+    pieces: list[bytes] = []
+    for buffer in buffers:
+        pieces += (b'","', b2a_base64(buffer, newline=False))
+    pieces[0] = b',"buffers":["'
+    return [*pieces, b'"]}']
 
 
 def kernel_event(key: str, value: object) -> bytes:
@@ -229,5 +234,5 @@ def request_json(message: ClientMessage) -> bytes:
         message.channel.encode(),
         message.content,
         message.metadata,
-        b'"buffers":[]}' if not message.buffers else _buffers(message.buffers)[1:],
+        b"".join(_buffers(message.buffers))[1:],
     )
