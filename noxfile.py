@@ -36,6 +36,11 @@ NOT_ASKED = {
     "ASYNC114": "113 knows our startable functions: they are called run",
     "ASYNC124": "tables of operations hold async functions, whether or not one of them waits",
     "ASYNC127": "httpx is what we test with; the choice of a successor is no matter of style",
+    "ASYNC900": "@asynccontextmanager is not the only safe decorator",
+    "ASYNC910": "not every async function has to wait",
+    "ASYNC911": "the same for generators",
+    "ASYNC912": "what is waited for under a deadline may have come already",
+    "ASYNC913": "the same for loops",
     "ASYNC128": "task_status may be handed on",
 }
 """Checks of flake8-async that we do without, and why."""

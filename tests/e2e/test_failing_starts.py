@@ -205,7 +205,7 @@ async def test_a_start_goes_on_when_its_caller_hangs_up(serving: Serving) -> Non
     client = serving.client
     async with open_meeting(serving.directory) as meeting, trio.open_nursery() as nursery:
         with trio.CancelScope() as caller:
-            nursery.start_soon(partial(cancel_when_reached, meeting, caller))
+            nursery.start_soon(partial(cancel_when_reached, meeting, caller))  # noqa: ASYNC111
             await start_puppet(client, ready=f"meet({meeting.path!r})")
         assert caller.cancelled_caught
         await meeting.let_go()
