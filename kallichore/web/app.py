@@ -73,6 +73,8 @@ class _Body:
 
     def __init__(self, receive: ASGIReceiveCallable, limit: int) -> None:
         self.is_too_large = False
+        self.is_over = False
+        """Whether the caller is gone, or has its answer."""
         self._receive = receive
         self._left = limit
 
@@ -81,6 +83,7 @@ class _Body:
         while True:
             message = await self._receive()
             if message["type"] != "http.request":
+                self.is_over = True
                 return message
             if self.is_too_large:
                 continue
@@ -135,7 +138,12 @@ class Application:
             "headers": list(fields.items()),
             "extensions": {**scope["extensions"], _BODY: {"body": body}},
         }
-        await self._quart(inner, body.receive, respond)
+        try:
+            await self._quart(inner, body.receive, respond)
+        except Exception as error:
+            if not body.is_over:
+                raise
+            log.debug("Nobody waits for the answer any more: %r", error)  # Quart 0.23 says so
 
     def _build(self, config: Config) -> QuartTrio:
         app = QuartTrio("kallichore", static_folder=None)
