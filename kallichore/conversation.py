@@ -344,7 +344,9 @@ class Conversation:
         finally:
             peer.abort()
             frontend.released.set()
-            if self.frontend is frontend:
+            # In a takeover the next one takes its place, so that there is always one.
+            present = self.frontend
+            if present is not None and present.released.is_set() and not self._takeover.locked():
                 self.frontend = None
             self._noticed()
 

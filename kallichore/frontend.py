@@ -20,6 +20,8 @@ __all__ = ["Closed", "Frontend", "HalfClosed", "Peer", "PeerGone", "Ping", "Pong
 log = logging.getLogger(__name__)
 NORMAL: Final = 1000
 GOING_AWAY: Final = 1001
+_LOOKS: Final = 8
+"""How often a write that does not end is looked at between two pings."""
 
 
 class PeerGone(Exception):
@@ -112,11 +114,14 @@ class Frontend:
         self._deadlines = deadlines
         self._with_seq = with_seq
         self._scope = trio.CancelScope()
+        self._first = b""
         self._urgent: list[bytes] = []
         self._unsent = b""  # the rest of a frame that is half out
         self._unsent_is_ours = False  # it is a control frame, not one of the outbox
         self._caught_up = trio.Event()
         self._last_sign = 0.0
+        self._writing = False
+        self._writes = 0
         self._pings = 0
         self._end = _End.OURS
         self._farewell = Closed(GOING_AWAY, "the server is shutting down")
@@ -144,8 +149,7 @@ class Frontend:
 
         ``oldest`` is a frame to send before everything else.
         """
-        if oldest:
-            self._urgent.append(oldest)
+        self._first = oldest
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
@@ -167,7 +171,9 @@ class Frontend:
     async def _read(self) -> None:
         try:
             while True:
-                for event in await self._peer.receive():
+                arrived = await self._peer.receive()
+                self._sign_of_life()
+                for event in arrived:
                     if await self._is_last(event):
                         self._stop(_End.PEER)
                         return
@@ -176,7 +182,6 @@ class Frontend:
 
     async def _is_last(self, event: Text | Ping | Pong | Closed | HalfClosed) -> bool:
         """Take what arrived; whether the peer will send nothing more."""
-        self._sign_of_life()
         match event:
             case Text(text):
                 self._from_client(text)
@@ -211,15 +216,17 @@ class Frontend:
         self._outbox.poke()
 
     async def _write(self) -> None:
-        outbox = self._outbox
         try:
+            if self._first:
+                await self._send(self._first, [])
             while True:
                 if self._urgent:
                     urgent, self._urgent = b"".join(self._urgent), []
                     await self._send(urgent, [])
-                if not await self._write_some():
+                # More that is urgent may have come during a write, when nobody waited for a poke.
+                if not await self._write_some() and not self._urgent:
                     self._caught_up.set()
-                    await outbox.wait()
+                    await self._outbox.wait()
         except PeerGone:
             self._stop(_End.BROKEN)
 
@@ -237,14 +244,18 @@ class Frontend:
 
     async def _send(self, data: bytes, frames: list[bytes]) -> None:
         """Write, and release what has been written whole, also when it ends half way."""
+        self._writing = True
         try:
             await self._peer.send(data)
         except BaseException:
             self._unsent = self._release_sent(data, frames, self._peer.sent)
             self._unsent_is_ours = not frames
             raise
+        self._writing = False
+        self._writes += 1
         self._outbox.release(len(frames))
-        self._sign_of_life()
+        if frames:
+            self._sign_of_life()
 
     def _release_sent(self, data: bytes, frames: list[bytes], sent: int) -> bytes:
         """Release the frames that are out; give the rest of the one that is half out."""
@@ -265,23 +276,30 @@ class Frontend:
     async def _ping(self) -> None:
         """Ping at a steady pace; drop a peer that has shown no sign of life for too long.
 
-        A write that completes is a sign, so a slow reader is no dead one.
+        Output that is taken is a sign, so a slow reader is no dead one. Our own pings are none: the
+        operating system takes them for a while after the peer is gone.
         """
         self._sign_of_life()
         deadlines = self._deadlines
         next_ping = trio.current_time()
+        stuck: tuple[int, int] | None = None
         while True:
             now = trio.current_time()
             if now >= next_ping:
                 self._pings += 1
                 self._urge(self._peer.ping_frame(self._pings.to_bytes(8, "big")))
                 next_ping = now + deadlines.ping_seconds
+            written = (self._writes, self._peer.sent)
+            if stuck is not None and written != stuck:
+                self._sign_of_life()
+            stuck = written if self._writing else None
             patience = self._last_sign + deadlines.ping_patience_seconds
             if now >= patience:
                 log.info("a client showed no sign of life for too long and is dropped")
                 self._stop(_End.BROKEN)
                 return
-            await trio.sleep_until(min(next_ping, patience))
+            look = now + deadlines.ping_seconds / _LOOKS if self._writing else next_ping
+            await trio.sleep_until(min(look, next_ping, patience))
 
     # -- the end --------------------------------------------------------------------------------
 
