@@ -129,9 +129,7 @@ class Supervisor:
             env = launch.resolve_env(self._tools.environment, new.env)
             if launch.find_executable(new.argv[0], env.get("PATH"), new.working_directory) is None:
                 raise KernelPathNotFound(new.argv[0])
-        session = Session(
-            new, self._tools, self.budget, self._socket_directories, self._noticed
-        )
+        session = Session(new, self._tools, self.budget, self._socket_directories, self._noticed)
         self.sessions[session.id] = session
         self._nursery.start_soon(self._run_session, session, name=f"session {session.id}")
         return session
