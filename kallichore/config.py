@@ -110,6 +110,8 @@ class Limits:
     """Number of header fields in a request (431 beyond it)."""
     body_bytes: int = 16 * MIB
     """Size of an HTTP request body (413 beyond it)."""
+    spare_memory_bytes: int = 16 * MIB
+    """What our memory may grow by before what is free of it is returned to the system."""
     connections: int = 1000
     """Connections open at once to the main listener; one more waits in the backlog."""
     listen_backlog: int = 1024
@@ -193,6 +195,8 @@ class Deadlines:
     """Idle shutdown when the setting is 0 hours."""
     same_signal_seconds: float = 0.2
     """Signals to stop that arrive together count as one: a service manager signals each process."""
+    memory_pace_seconds: float = 2.0
+    """Pause between two looks at our own memory."""
     loop_lag_pace_seconds: float = 1.0
     """Pause between two looks at how late the loop runs."""
     guardian_seconds: float = 2.0

@@ -42,6 +42,7 @@ __all__ = [
     "raise_descriptor_limit",
     "reap",
     "restore_descriptor_limit",
+    "return_free_memory",
     "set_process_name",
 ]
 
@@ -96,6 +97,9 @@ if TYPE_CHECKING:
         def restore_descriptor_limit(self, pid: int) -> None:
             """Give a child the limit of open files that we were started with."""
 
+        def return_free_memory(self) -> None:
+            """Return to the system what our allocator holds and nobody uses. Takes milliseconds."""
+
         def open_memory_watch(self) -> MemoryWatch:
             """Begin to watch for processes killed because memory ran out."""
 
@@ -112,6 +116,7 @@ set_process_name = _system.set_process_name
 ephemeral_ports = _system.ephemeral_ports
 raise_descriptor_limit = _system.raise_descriptor_limit
 restore_descriptor_limit = _system.restore_descriptor_limit
+return_free_memory = _system.return_free_memory
 open_memory_watch = _system.open_memory_watch
 
 

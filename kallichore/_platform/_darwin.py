@@ -27,6 +27,7 @@ __all__ = [
     "raise_descriptor_limit",
     "reap",
     "restore_descriptor_limit",
+    "return_free_memory",
     "set_process_name",
 ]
 
@@ -190,6 +191,11 @@ class BlindMemoryWatch:
 
     def close(self) -> None:
         """See `kallichore._platform.MemoryWatch`."""
+
+
+def return_free_memory() -> None:
+    """See `kallichore._platform.Platform`."""
+    libc.malloc_zone_pressure_relief(None, ctypes.c_size_t(0))
 
 
 def open_memory_watch() -> BlindMemoryWatch:

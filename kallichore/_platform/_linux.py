@@ -29,6 +29,7 @@ __all__ = [
     "raise_descriptor_limit",
     "reap",
     "restore_descriptor_limit",
+    "return_free_memory",
     "set_process_name",
 ]
 
@@ -157,6 +158,15 @@ def restore_descriptor_limit(pid: int) -> None:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, inherited_limits)
     except OSError:  # it is gone already, or has become somebody else
         return
+
+
+def return_free_memory() -> None:
+    """See `kallichore._platform.Platform`."""
+    import ctypes  # noqa: PLC0415 - see `prctl`
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; musl returns it by itself
+    if trim is not None:
+        trim(ctypes.c_size_t(0))
 
 
 def open_memory_watch() -> LinuxMemoryWatch:
