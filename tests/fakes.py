@@ -124,6 +124,8 @@ class FakeRun:
 
     fails_with: int | None = None
     """Exit code with which the process ends instead of answering."""
+    waits: bool = False
+    """Whether it answers only when its gate is set."""
 
     def __init__(self, tools: object, host: RunHost, spec: NewSession, key: str, *_: Any) -> None:
         """Prepare to live."""
@@ -134,8 +136,9 @@ class FakeRun:
         self.connection: ConnectionInfo | None = drawn_connection([1, 2, 3, 4, 5], key)
         self.requested = False
         self.exited = trio.Event()
-        self.gate: trio.Event | None = None
-        """What it waits for before it answers, if anything."""
+        self.gate = trio.Event()
+        if not self.waits:
+            self.gate.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> RunExit:
         """See `KernelRun.run`."""
@@ -146,8 +149,7 @@ class FakeRun:
                 self.process.exit(self.fails_with)
                 how = how_it_ended(self.fails_with)
                 raise StartupFailed(ProcessExited(how), reported_exit_code(self.fails_with), "")
-            if self.gate is not None:
-                await self.gate.wait()
+            await self.gate.wait()
             request = own_request(Channel.SHELL, "kernel_info_request", {})
             self._host.info_requested(request.msg_id)
             self.send(request)
@@ -231,10 +233,10 @@ class FakePeer:
         self.reads = trio.Event()
         """While this is not set, nothing can be written to it."""
         self.reads.set()
-        self._incoming: list[Text | Closed | HalfClosed] = []
+        self._incoming: list[Text | Pong | Closed | HalfClosed] = []
         self._arrival = trio.Event()
 
-    def says(self, *events: Text | Closed | HalfClosed) -> None:
+    def says(self, *events: Text | Pong | Closed | HalfClosed) -> None:
         """Send something."""
         self._incoming += events
         self._arrival.set()
