@@ -26,6 +26,7 @@ from kallichore.errors import (
     TooManySessions,
 )
 from kallichore.frontend import Pong
+from kallichore.kernel.connection import PortPool
 from kallichore.kernel.run import RunTools
 from kallichore.models import ServerConfiguration, Status
 from kallichore.supervisor import Supervisor
@@ -88,7 +89,7 @@ async def open_watched(
     )
     tools = RunTools(
         context=cast("Any", None),
-        ports=cast("Any", None),
+        ports=PortPool(config.limits),
         reaper=cast("Any", None),
         directory=directory,
         environment={},
