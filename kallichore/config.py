@@ -193,7 +193,7 @@ class Deadlines:
     """HTTP exchanges still running when the server stops."""
     idle_now_seconds: float = 30.0
     """Idle shutdown when the setting is 0 hours."""
-    same_signal_seconds: float = 0.2
+    same_signal_seconds: float = 0.05
     """Signals to stop that arrive together count as one: a service manager signals each process."""
     memory_pace_seconds: float = 2.0
     """Pause between two looks at our own memory."""
