@@ -106,7 +106,7 @@ async def test_ctrl_c_once_asks_the_kernels_and_exits_with_zero(
 
 
 async def test_ctrl_c_twice_does_not_wait_for_the_kernels(tmp_path: Path) -> None:
-    told_apart = ("--set", "same_signal_seconds=0")
+    told_apart = ("--set", "same_signal_seconds=0.000001")
     async with open_victim(tmp_path, *told_apart) as victim, open_meeting(tmp_path) as meeting:
         asked = f"signal.signal(signal.SIGUSR2, lambda *_: meet({meeting.path!r}))"
         await victim.kernel(ready=f"{STUBBORN}; {asked}")
