@@ -212,12 +212,24 @@ CSH_NOISE: Final = (
     b"Warning: no access to tty (Bad file descriptor).\n",
     b"Thus no job control in this shell.\n",
 )
+FISH_NOISE: Final = (
+    b"warning: Could not set up terminal.\n",
+    b"warning: TERM environment variable not set.\n",
+    b"warning: Using fallback terminal type 'xterm-256color'.\n",
+)
+FISH_NOISE: Final = (  # without TERM
+    b"warning: Could not set up terminal.\n",
+    b"warning: TERM environment variable not set.\n",
+    b"warning: Using fallback terminal type 'xterm-256color'.\n",
+)
 NOISE: Final[Mapping[str, tuple[bytes, ...]]] = {
     "bash": (TERMINAL_NOISE, JOBS_NOISE),
     "sh": (TERMINAL_NOISE, JOBS_NOISE, DASH_NOISE),
     "dash": (DASH_NOISE,),
     "csh": CSH_NOISE,
+    "fish": FISH_NOISE,
     "tcsh": CSH_NOISE,
+    "fish": FISH_NOISE,
 }
 """What shells say, in this order; before a colon at the beginning the shell names itself."""
 
