@@ -217,11 +217,6 @@ FISH_NOISE: Final = (
     b"warning: TERM environment variable not set.\n",
     b"warning: Using fallback terminal type 'xterm-256color'.\n",
 )
-FISH_NOISE: Final = (  # without TERM
-    b"warning: Could not set up terminal.\n",
-    b"warning: TERM environment variable not set.\n",
-    b"warning: Using fallback terminal type 'xterm-256color'.\n",
-)
 NOISE: Final[Mapping[str, tuple[bytes, ...]]] = {
     "bash": (TERMINAL_NOISE, JOBS_NOISE),
     "sh": (TERMINAL_NOISE, JOBS_NOISE, DASH_NOISE),
@@ -229,7 +224,6 @@ NOISE: Final[Mapping[str, tuple[bytes, ...]]] = {
     "csh": CSH_NOISE,
     "fish": FISH_NOISE,
     "tcsh": CSH_NOISE,
-    "fish": FISH_NOISE,
 }
 """What shells say, in this order; before a colon at the beginning the shell names itself."""
 
