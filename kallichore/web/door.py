@@ -1,8 +1,9 @@
 """The door: sorts what comes in on the server's listener and on the sockets of sessions.
 
-On the main listener a request for a channel goes to its session, and every other one through
-Hypercorn to the application. On a session's own socket everything but a channel is refused. One
-task serves one connection; its failure ends nothing else.
+On the main listener a request for a channel goes to its session, one for the server's status is
+answered at once, and every other one goes through Hypercorn to the application. On a session's own
+socket everything but a channel is refused. One task serves one connection; its failure ends nothing
+else.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ from kallichore.log import current_session
 from kallichore.nurseries import SessionGone
 from kallichore.web import upgrade
 from kallichore.web.access import Access
-from kallichore.web.app import Application
-from kallichore.web.exchange import Exchange, hypercorn_config
+from kallichore.web.behind import Behind, asks_for_status, status_response
 from kallichore.web.reception import Reception
 from kallichore.web.refusal import Refused
 from kallichore.web.websocket import WebSocket
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kallichore.config import Config
     from kallichore.session import Session
     from kallichore.supervisor import Supervisor
+    from kallichore.web.app import Application
     from kallichore.web.inbound import Head
     from kallichore.web.reception import Connection
 
@@ -45,10 +46,7 @@ class Door:
         self._supervisor = supervisor
         self._is_tcp = config.transport is Transport.TCP
         self._access = Access(token, loopback_hosts_only=self._is_tcp)
-        self._app = Application(
-            supervisor, self._access, config, None if self._is_tcp else self.serve_session
-        )
-        self._hypercorn = hypercorn_config(config.limits)
+        self._behind = Behind(config, self._application)
         self._reception = Reception(config, self._serve)
 
     async def run(
@@ -61,7 +59,16 @@ class Door:
 
         Cancelling it closes every connection at once.
         """
-        await self._reception.run(listener, task_status=task_status)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._behind.load, name="load the application")
+            await self._reception.run(listener, task_status=task_status)
+            nursery.cancel_scope.cancel(reason="the door is closed")
+
+    def _application(self) -> Application:
+        from kallichore.web.app import Application  # noqa: PLC0415 (see `Behind`)
+
+        sessions = None if self._is_tcp else self.serve_session
+        return Application(self._supervisor, self._access, self._config, sessions)
 
     def close(self) -> None:
         """Begin to close the main listener and its connections; `run` returns in bounded time."""
@@ -86,12 +93,24 @@ class Door:
                 if self._is_tcp and upgrade.asks_for_channel(head):
                     await self._serve_channel(connection, head)
                     return
-                exchange = Exchange(connection, head, self._config.deadlines)
-                if not await exchange.run(self._app, self._hypercorn):
+                if not await self._answer(connection, head):
                     await connection.see_out()
                     return
         except Refused as refused:
             await connection.refuse(refused)
+
+    async def _answer(self, connection: Connection, head: Head) -> bool:
+        """Answer a request; whether the connection can be used for another one."""
+        if not asks_for_status(head):
+            return await self._behind.serve(connection, head)
+        self._access.check(head.headers, token_needed=False)
+        try:
+            answer = status_response(self._supervisor.status(), head)
+        except Exception:  # noqa: BLE001 (the application knows what to do about it)
+            return await self._behind.serve(connection, head)
+        connection.inbound.body_nowait()  # there is none
+        await connection.write(answer)
+        return not head.is_last
 
     async def _serve_channel(self, connection: Connection, head: Head) -> None:
         self._access.check(head.headers)

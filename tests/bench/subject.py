@@ -151,7 +151,9 @@ class Kallichore:
             )
         assert self.process.stdout is not None
         said = self.process.stdout.readline().decode().strip()
-        while said and not file.exists():
+        if not said:
+            raise Refused((directory / f"{transport}.log").read_text())
+        while not file.exists():
             wait(0.001)
         where = said.rpartition(" ")[2]
         host, _, port = where.rpartition(":")
