@@ -77,7 +77,7 @@ class LaunchedRun:
         self._channels: Channels | None = None
         self._answered = False
         self._head = bytearray()
-        self._tail = bytearray()
+        self._tails = {"stdout": bytearray(), "stderr": bytearray()}
         self._held: list[tuple[str, str]] | None = []
         self._launch: launch.Launch | None = None
         self.requested = False
@@ -235,8 +235,9 @@ class LaunchedRun:
         limits = self._tools.limits
         if not self._answered:
             self._head += data[: limits.startup_output_bytes - len(self._head)]
-        self._tail += data[-limits.output_tail_bytes :]
-        del self._tail[: -limits.output_tail_bytes]
+        tail = self._tails[name]
+        tail += data[-limits.output_tail_bytes :]
+        del tail[: -limits.output_tail_bytes]
         if not text:
             return
         if self._held is None:
@@ -293,7 +294,7 @@ class LaunchedRun:
             signal=signal_name(-code) if code < 0 else None,
             out_of_memory=memory is not MemoryEvidence.NONE,
             requested=self.requested,
-            output_tail=self._tail.decode("utf-8", "replace"),
+            output_tail=self._output_tail(),
         )
 
     def exit_of(self, failure: StartupFailed) -> RunExit:
@@ -302,6 +303,14 @@ class LaunchedRun:
         if process is None:  # there never was one
             return RunExit(exit_code=-1, reason=failure.error.message, requested=self.requested)
         return replace(self._exit(process), reason=failure.error.message)
+
+    def _output_tail(self) -> str:
+        """Give the last of stdout, then the last of stderr: at least half, errors are told there."""
+        limit = self._tools.limits.output_tail_bytes
+        stdout, stderr = self._tails["stdout"], self._tails["stderr"]
+        stderr = stderr[-max(limit // 2, limit - len(stdout)) :]
+        stdout = stdout[-(limit - len(stderr)) :] if len(stderr) < limit else bytearray()
+        return stdout.decode("utf-8", "ignore") + stderr.decode("utf-8", "ignore")
 
     # -- what the session asks of it ------------------------------------------------------------
 

@@ -76,11 +76,16 @@ async def test_a_kernel_without_statuses_is_ready(serving: Serving) -> None:
 async def test_start_answers_as_soon_as_the_kernel_can(
     both_ways: Serving, options: dict[str, Any]
 ) -> None:
-    """The kernel stamps the moment from which it could answer; of three starts the best counts."""
+    """The kernel stamps the moment from which it could answer; the machine may be busy meanwhile.
+
+    So of several starts the best counts: a wait of ours would be in every one.
+    """
     latencies = []
-    for name in ("one", "two", "three"):
-        info = await start_puppet(both_ways.client, name, ready=STAMP, **options)
+    for number in range(12):
+        info = await start_puppet(both_ways.client, f"kernel {number}", ready=STAMP, **options)
         latencies.append(time.monotonic() - info["stamp"])
+        if latencies[-1] < 0.030:
+            break
     assert min(latencies) < 0.030
 
 

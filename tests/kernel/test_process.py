@@ -193,7 +193,9 @@ async def test_a_kernel_inherits_nothing_unusual(reaper: Reaper) -> None:
         home = Path(f"/proc/{process.pid}")
         assert sorted(path.name for path in (home / "fd").iterdir()) == ["0", "1", "2"]
         status = dict(line.split(":\t") for line in (home / "status").read_text().splitlines())
-        assert int(status["SigIgn"], 16) == 0
+        ignored = {number for number in range(1, 65) if int(status["SigIgn"], 16) >> number - 1 & 1}
+        # The C library keeps two signals to itself; whoever started us may have ignored those.
+        assert not ignored & signal.valid_signals()
         assert int(status["SigBlk"], 16) == 0
         assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE)[0] == limit
         facts = _platform.process_facts(process.pid)
