@@ -305,7 +305,7 @@ class LaunchedRun:
         return replace(self._exit(process), reason=failure.error.message)
 
     def _output_tail(self) -> str:
-        """Give the last of stdout, then the last of stderr: at least half, errors are told there."""
+        """Give the last of stdout, then of stderr: at least half, since errors are told there."""
         limit = self._tools.limits.output_tail_bytes
         stdout, stderr = self._tails["stdout"], self._tails["stderr"]
         stderr = stderr[-max(limit // 2, limit - len(stdout)) :]
