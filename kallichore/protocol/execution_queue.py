@@ -60,7 +60,7 @@ class ExecutionQueue:
 
         A failure of the active execution is no concern of those that came after its idle.
         """
-        spared = [one for one in self.held if active_failed and one.held_since_idle]
-        held = [one for one in self.held if one not in spared]
-        self.held = deque(spared)
-        return held
+        held, self.held = self.held, deque()
+        if active_failed:
+            self.held.extend(one for one in held if one.held_since_idle)
+        return [one for one in held if not (active_failed and one.held_since_idle)]

@@ -144,8 +144,6 @@ class SessionState:
 
     def _run_ended(self, event: RunEnded) -> Effects:
         effects: Effects = []
-        if self._in_hand is not None:
-            effects += self._reply_seen(self._in_hand)
         held = self.queue.clear_held()
         self.queue.advance()
         for execution in [*self._open.values(), *held]:
@@ -155,9 +153,7 @@ class SessionState:
             effects += self._refuse_gone(request)
         self._forget_run()
         changed = self._move(Cause.GONE, event.reason)
-        if changed:
-            effects += [*changed, Announce("exited", event.exit_code)]
-        return effects
+        return [*effects, *changed, Announce("exited", event.exit_code)] if changed else effects
 
     def _heartbeat_lost(self, _event: HeartbeatLost) -> Effects:
         return self._move(Cause.HEARTBEAT_LOST, "lost heartbeat")
