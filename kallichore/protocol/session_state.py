@@ -228,10 +228,8 @@ class SessionState:
         effects.append(LocateKernel())
         if execution.reply is not None:
             return effects + self._close(execution) + self._go_on_after(execution)
-        effects += self._bound_open()
-        if self.queue.active is execution:
-            effects.append(ExpectReply(execution))  # an error in it is the end of what is held
-        return effects
+        # An error in its reply is the end of what is held, so that is waited for.
+        return [*effects, *self._bound_open(), ExpectReply(execution)]
 
     def _go_on_after(self, execution: Execution) -> Effects:
         return self._send_next() if self.queue.active is execution else []
@@ -314,15 +312,13 @@ class SessionState:
         if message.msg_type != "execute_request":
             return [Send(message)]
         execution = self._execution(event)
-        match self.queue.offer(execution):
-            case Place.ACTIVE:
-                return self._run(execution)
-            case Place.HELD:
-                return [Announce("executionQueued", message.msg_id)]
-            case Place.REFUSED:
-                return self._answer(
-                    execution, "error", f"{self._limits.held_executions} requests wait already"
-                )
+        place = self.queue.offer(execution)
+        if place is Place.ACTIVE:
+            return self._run(execution)
+        if place is Place.HELD:
+            return [Announce("executionQueued", message.msg_id)]
+        why = f"{self._limits.held_executions} requests wait already"
+        return self._answer(execution, "error", why)
 
     def _execution(self, event: ClientRequested) -> Execution:
         """Make the record of an execution; the one of ``/execute`` was made by its requester."""

@@ -106,6 +106,7 @@ class Scene:
         self.state = SessionState(self.limits)
         self.waiting: dict[Channel, list[KernelMessage]] = {channel: [] for channel in Channel}
         """What has arrived on a socket and has not been handled."""
+        self._draining = False
 
     def effects(self, *events: Event) -> list[Effect]:
         """Everything that comes of events, drained messages included, in order."""
@@ -114,8 +115,12 @@ class Scene:
             for effect in self.state.receive(event):
                 done.append(effect)
                 if isinstance(effect, Drain):
+                    assert not self._draining  # or it could go on without end
+                    self._draining = True
                     waiting, self.waiting[effect.channel] = self.waiting[effect.channel], []
-                    done += self.effects(*waiting, Settled(effect.message))
+                    done += self.effects(*waiting)
+                    self._draining = False
+                    done += self.effects(Settled(effect.message))
         return done
 
     def say(self, *events: Event) -> list[str]:

@@ -10,10 +10,12 @@ from kallichore.protocol.events import (
     KernelAnswered,
     QueueCleared,
     ReplyOverdue,
+    SendFailed,
+    Settled,
     StartAccepted,
 )
 from kallichore.protocol.message import Channel
-from tests.protocol.scene import OWN, Scene, reply, said, status
+from tests.protocol.scene import OWN, Scene, in_words, reply, said, status
 
 ALL = "aborted: busy reply idle"
 
@@ -72,6 +74,23 @@ def test_at_an_exit_the_held_are_answered_behind_the_active_one(scene: Scene) ->
         "-> exited (It is over)",
         "exited 0",
     ]
+
+
+def test_what_is_being_drained_when_the_kernel_ends_comes_to_nothing_more(scene: Scene) -> None:
+    """It cannot happen, for draining does not wait; but if it did, nobody is answered twice."""
+    for last, delivered in (
+        (status("idle", "c-1"), ["deliver status idle c-1"]),
+        (reply("c-1"), []),
+    ):
+        scene.ask()
+        (drain,) = scene.state.receive(last)
+        assert in_words(drain).startswith("drain")
+        assert scene.ended()[0] == f"answer c-1 {ALL}"
+        assert scene.say(Settled(last)) == delivered
+        scene.started()
+        assert scene.ask("c-2") == ["send c-2"]
+        scene.ended()
+        scene.started()
 
 
 # -- clearing ------------------------------------------------------------------------------------
@@ -149,3 +168,44 @@ def test_a_request_under_the_id_of_one_that_lacks_its_reply_ends_that_one(scene:
     scene.say(ReplyOverdue(overdue.execution))  # type: ignore[union-attr]
     assert scene.ask("twin") == ["finish twin", "send twin"]
     assert scene.ended()[:2] == [f"answer twin {ALL}", "finish twin"]
+
+
+# -- a kernel that takes nothing more ------------------------------------------------------------
+
+
+def failed(scene: Scene, msg_id: str, msg_type: str = "execute_request") -> list[str]:
+    """Sending fails for the request that was made last under this id."""
+    execution = scene.state._open.get(msg_id)
+    message = scene.request(msg_id, msg_type).message if execution is None else execution.message
+    return scene.say(SendFailed(message))
+
+
+def test_a_request_that_cannot_be_sent_is_answered_with_an_error(scene: Scene) -> None:
+    scene.ask()
+    assert failed(scene, "c-1") == ["answer c-1 error: busy reply idle", "finish c-1"]
+    assert scene.ask("c-2") == ["send c-2"]
+
+
+def test_behind_a_kernel_that_does_not_read_nobody_is_held(scene: Scene) -> None:
+    for number in range(1001):
+        scene.ask(f"c-{number}")
+    words = failed(scene, "c-0")
+    assert words[:2] == ["answer c-0 error: busy reply idle", "finish c-0"]
+    assert words[2:] == [f"answer c-{number} aborted: busy reply idle" for number in range(1, 1001)]
+    assert (scene.active, scene.held) == (None, [])
+
+
+def test_another_message_that_cannot_be_sent_is_reported(scene: Scene) -> None:
+    scene.ask("c-1")
+    scene.ask("c-2")
+    assert failed(scene, "c-3", "comm_msg") == [
+        "refuse: The comm_msg was dropped: the kernel does not read, and too much waits already"
+    ]
+    assert (scene.active, scene.held) == ("c-1", ["c-2"])
+
+
+def test_a_send_that_fails_after_the_end_is_answered_already(scene: Scene) -> None:
+    scene.ask()
+    execution = scene.state._open["c-1"]
+    scene.ended()
+    assert scene.say(SendFailed(execution.message)) == []

@@ -13,11 +13,10 @@ from kallichore.protocol.events import (
     InfoRequested,
     KernelAnswered,
     ReplyOverdue,
-    SendFailed,
     StartAccepted,
 )
 from kallichore.protocol.message import Channel
-from tests.protocol.scene import OWN, Scene, reply, said, status
+from tests.protocol.scene import OWN, Scene, in_words, reply, said, status
 
 BUSY = ["-> busy (execute_request)", "deliver status busy c-1"]
 IDLE = ["-> idle (execute_request)", "deliver status idle c-1", "locate"]
@@ -90,6 +89,16 @@ def test_other_requests_are_not_held(scene: Scene) -> None:
     ask(scene, "c-1", "c-2")
     assert scene.ask("c-3", "complete_request") == ["send c-3"]
     assert scene.ask("c-4", "input_reply", channel=Channel.STDIN) == ["send c-4"]
+
+
+def test_a_second_idle_means_nothing_while_the_reply_is_waited_for_either(scene: Scene) -> None:
+    ask(scene, "c-1", "c-2")
+    scene.say(status("idle", "c-1"))
+    assert scene.say(status("busy", "c-1"), status("idle", "c-1")) == [
+        *BUSY,
+        "-> idle (execute_request)",
+        "deliver status idle c-1",
+    ]
 
 
 # -- two sockets, one story ----------------------------------------------------------------------
@@ -183,17 +192,32 @@ def test_a_reply_may_be_drained_on_while_another_is_in_hand(scene: Scene) -> Non
     ]
 
 
+def idle_without_reply(scene: Scene, *ids: str) -> list[str]:
+    """Executions whose replies do not come in time."""
+    words: list[str] = []
+    for msg_id in ids:
+        ask(scene, msg_id)
+        effects = scene.effects(status("idle", msg_id))
+        words += [in_words(effect) for effect in effects]
+        scene.say(ReplyOverdue(effects[-1].execution))  # type: ignore[union-attr]
+    return words
+
+
 def test_a_kernel_that_never_replies_is_not_watched_for_ever(scene: Scene) -> None:
-    words = []
-    for number in range(20):
-        ask(scene, f"c-{number}")
-        overdue = scene.effects(status("idle", f"c-{number}"))
-        words += [str(word) for word in overdue]
-        scene.say(ReplyOverdue(overdue[-1].execution))  # type: ignore[union-attr]
-    answered = [word for word in words if word.startswith("Answer")]
-    assert len(answered) == 4
-    assert len(scene.state._open) == 16
+    words = idle_without_reply(scene, *(f"c-{number}" for number in range(20)))
+    answered = [word for word in words if word.startswith("answer")]
+    assert answered == [f"answer c-{number} error: reply" for number in range(4)]
     assert scene.say(reply("c-0")) == ["deliver execute_reply c-0"]
+    assert scene.say(reply("c-4")) == ["deliver execute_reply c-4", "finish c-4"]
+
+
+def test_a_reply_that_is_given_up_just_when_it_comes_is_delivered(scene: Scene) -> None:
+    idle_without_reply(scene, *(f"c-{number}" for number in range(16)))
+    ask(scene, "c-16")
+    scene.waiting[Channel.IOPUB] = [status("idle", "c-16")]
+    words = scene.say(reply("c-0"))
+    assert words[-4:-1] == ["answer c-0 error: reply", "finish c-0", "expect reply c-16"]
+    assert words[-1] == "deliver execute_reply c-0"
 
 
 # -- errors --------------------------------------------------------------------------------------
@@ -338,42 +362,3 @@ def test_a_kernel_that_is_offline_still_has_its_requests_answered_at_its_end(sce
     scene.say(HeartbeatLost())
     assert ask(scene, "c-1", "c-2") == ["send c-1", "queued c-2"]
     assert scene.ended()[0] == "answer c-1 aborted: busy reply idle"
-
-
-# -- a kernel that takes nothing more ------------------------------------------------------------
-
-
-def failed(scene: Scene, msg_id: str, msg_type: str = "execute_request") -> list[str]:
-    """Sending fails for the request that was made last under this id."""
-    execution = scene.state._open.get(msg_id)
-    message = scene.request(msg_id, msg_type).message if execution is None else execution.message
-    return scene.say(SendFailed(message))
-
-
-def test_a_request_that_cannot_be_sent_is_answered_with_an_error(scene: Scene) -> None:
-    ask(scene, "c-1")
-    assert failed(scene, "c-1") == ["answer c-1 error: busy reply idle", "finish c-1"]
-    assert scene.ask("c-2") == ["send c-2"]
-
-
-def test_behind_a_kernel_that_does_not_read_nobody_is_held(scene: Scene) -> None:
-    ask(scene, *(f"c-{number}" for number in range(1001)))
-    words = failed(scene, "c-0")
-    assert words[:2] == ["answer c-0 error: busy reply idle", "finish c-0"]
-    assert words[2:] == [f"answer c-{number} aborted: busy reply idle" for number in range(1, 1001)]
-    assert (scene.active, scene.held) == (None, [])
-
-
-def test_another_message_that_cannot_be_sent_is_reported(scene: Scene) -> None:
-    ask(scene, "c-1", "c-2")
-    assert failed(scene, "c-3", "comm_msg") == [
-        "refuse: The comm_msg was dropped: the kernel does not read, and too much waits already"
-    ]
-    assert (scene.active, scene.held) == ("c-1", ["c-2"])
-
-
-def test_a_send_that_fails_after_the_end_is_answered_already(scene: Scene) -> None:
-    ask(scene, "c-1")
-    execution = scene.state._open["c-1"]
-    scene.ended()
-    assert scene.say(SendFailed(execution.message)) == []
