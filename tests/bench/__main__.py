@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tests.bench import bulk, fairness, loss, many, road, starting
+from tests.bench import bulk, fairness, loss, many, peers, road, starting
 from tests.bench.machine import describe
 from tests.bench.plan import FULL, QUICK
 from tests.bench.report import Figure, progress, save, table
@@ -32,10 +32,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds, within two minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
     parser.add_argument("--only", choices=PARTS, action="append", help="measure this part alone")
+    parser.add_argument("peers", nargs="?", choices=["peers"], help="measure other servers instead")
     args = parser.parse_args()
     machine = describe()
     figures: list[Figure] = []
-    for name, part in PARTS.items():
+    parts = {"peers": peers.measure} if args.peers else PARTS
+    for name, part in parts.items():
         if args.only is None or name in args.only:
             progress(f"measuring: {name}")
             figures += part(QUICK if args.quick else FULL)

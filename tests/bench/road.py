@@ -126,8 +126,8 @@ def throughput(plan: Plan, *subjects: Subject, when: str = "") -> list[Figure]:
                 roads,
                 lambda road, c=count, s=size: road.flood(c, s),  # type: ignore[misc]
             )
-            for name in (subject.name for subject in subjects):
-                what = f"{name}: {size} B{when}"
+            for subject in subjects:
+                name, what = subject.name, f"{subject.name}: {size} B{when}"
                 figures += [
                     Figure(
                         what=f"{what}, messages",
@@ -135,9 +135,9 @@ def throughput(plan: Plan, *subjects: Subject, when: str = "") -> list[Figure]:
                         rounds=rates[name],
                         floor_rounds=_floor_of(name, rates),
                         by=By.RATIO,
-                        target=0.85,
+                        target=0.85 if subject.ours else None,
                         at_least=True,
-                        rust=RUST_RATE[size],
+                        rust=RUST_RATE[size] if subject.ours else "",
                     ),
                     Figure(
                         what=f"{what}, CPU per message",
@@ -145,8 +145,8 @@ def throughput(plan: Plan, *subjects: Subject, when: str = "") -> list[Figure]:
                         rounds=costs[name],
                         floor_rounds=_floor_of(name, costs),
                         by=By.RATIO,
-                        target=1.2,
-                        rust=RUST_CPU[size],
+                        target=1.2 if subject.ours else None,
+                        rust=RUST_CPU[size] if subject.ours else "",
                     ),
                 ]
     return figures
@@ -166,7 +166,7 @@ def gentle(plan: Plan, *subjects: Subject) -> list[Figure]:
             rounds=costs[subject.name],
             floor_rounds=_floor_of(subject.name, costs),
             by=By.RATIO,
-            target=2.0,
+            target=2.0 if subject.ours else None,
         )
         for subject in subjects
     ]
@@ -193,8 +193,8 @@ def round_trips(plan: Plan, *subjects: Subject) -> list[Figure]:
             rounds=measured[subject.name],
             floor_rounds=measured["zmq"],
             by=By.ADDED,
-            target=target,
-            rust=rust,
+            target=target if subject.ours else None,
+            rust=rust if subject.ours else "",
         )
         for subject in subjects
         for word, measured, target, rust in (

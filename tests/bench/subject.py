@@ -55,8 +55,13 @@ class Http:
 
     def ask(self, method: str, path: str, body: object = None) -> bytes:
         """Give the body of the answer, which must be a success."""
-        self.begin(method, path, body)
-        return self.finish()
+        try:
+            self.begin(method, path, body)
+            return self.finish()
+        except (http.client.RemoteDisconnected, BrokenPipeError):  # idle for too long
+            self._connection.close()
+            self.begin(method, path, body)
+            return self.finish()
 
     def begin(self, method: str, path: str, body: object = None) -> None:
         """Send a request, whose answer `finish` gives."""
@@ -94,6 +99,8 @@ class Subject(Protocol):
 
     name: str
     pid: int
+    ours: bool
+    """Whether it has targets."""
 
     def session(self, argv: Sequence[str]) -> AbstractContextManager[Session]:
         """Start a kernel; it is ended at the end."""
@@ -136,6 +143,8 @@ class KallichoreSession:
 
 class Kallichore:
     """Our server; the process that was started is its guardian."""
+
+    ours = True
 
     def __init__(self, transport: str, directory: Path, arguments: Sequence[str] = ()) -> None:
         """Start it and wait for its first answer."""
