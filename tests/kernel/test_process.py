@@ -331,12 +331,13 @@ async def test_the_reaper_sees_its_processes_to_their_end() -> None:
 
 async def test_what_has_exited_before_the_reaper_runs_is_reaped(nursery: trio.Nursery) -> None:
     reaper = Reaper(Limits(), Deadlines())
-    process = reaper.spawn(python("", session="early"))
+    process = reaper.spawn(python("import signal; signal.pause()", session="early"))
+    os.kill(process.pid, signal.SIGKILL)
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - at once
     assert process.returncode is None
     await nursery.start(reaper.run)
     async with process:
-        assert await process.wait() == 0
+        assert await process.wait() == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("marked", [True, False])
