@@ -6,6 +6,7 @@ Start, restart and adopt are done one at a time; interrupt and kill never wait b
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from kallichore.errors import (
     StartFailed,
     StartupFailed,
 )
+from kallichore.kernel import launch
 from kallichore.kernel.adopted import AdoptedRun
 from kallichore.kernel.launched import LaunchedRun
 from kallichore.kernel.run import RunExit, own_request
@@ -202,11 +204,11 @@ class Control:
     def _change_spec(self, changes: RestartSession | None) -> None:
         directory = self.working_directory
         if changes is not None and changes.working_directory:
-            wanted = Path(changes.working_directory).expanduser()
-            if wanted.is_dir():
-                directory = str(wanted.absolute())
-            else:
+            wanted = os.path.expanduser(changes.working_directory)  # noqa: PTH111 - raises nothing
+            found = launch.usable_directory(wanted)
+            if found is None:
                 log.warning("%s is not a directory, and is ignored", wanted)
+            directory = found or directory
         env = self.spec.env
         if changes is not None and changes.env is not None:
             env = changes.env

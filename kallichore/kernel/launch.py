@@ -175,7 +175,8 @@ def find_executable(argv0: str, env_path: str | None, cwd: str = "") -> str | No
         directories = (os.defpath if env_path is None else env_path).split(os.pathsep)
         candidates = [Path(cwd, directory, argv0) for directory in directories]
     for candidate in candidates:
-        if argv0 and candidate.is_file() and os.access(candidate, os.X_OK):
+        # os.path raises nothing, where a directory is closed to us or a name is too long.
+        if argv0 and os.path.isfile(candidate) and os.access(candidate, os.X_OK):  # noqa: PTH113
             return str(candidate.absolute())
     return None
 
@@ -190,7 +191,8 @@ def find_shell(env: Mapping[str, str]) -> str:
 
 def usable_directory(wanted: str) -> str | None:
     """Return a directory as an absolute path, or None when it is empty or none that is there."""
-    return str(Path(wanted).absolute()) if wanted and Path(wanted).is_dir() else None
+    usable = wanted and os.path.isdir(wanted)  # noqa: PTH112 - raises nothing
+    return str(Path(wanted).absolute()) if usable else None
 
 
 def startup_details(step: StartupStep, *, succeeded: bool) -> str:

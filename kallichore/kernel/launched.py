@@ -132,6 +132,8 @@ class LaunchedRun:
         tools, spec = self._tools, self._spec
         if not spec.argv:
             raise StartupFailed(SpawnFailed("the session has no command (argv is empty)"))
+        if spec.working_directory and launch.usable_directory(spec.working_directory) is None:
+            log.warning("%s is not a directory; ours is used", spec.working_directory)
         self._launch = launch.plan(
             spec,
             base_env=tools.environment,
@@ -198,7 +200,10 @@ class LaunchedRun:
         with trio.move_on_at(self._deadline) as patience:
             if way.connection is None:
                 connection = await way.wait(work)
-                self._connect(connection)
+                try:
+                    self._connect(connection)
+                except StartupFailed as failed:  # through the nurseries it would come in a group
+                    return failed.error
                 self._host.registered(connection)
             assert self._channels is not None  # noqa: S101 (connected above or before)
             self._channels.start(work)

@@ -98,11 +98,14 @@ async def test_the_kernels_own_directory_is_kept(serving: Serving, tmp_path: Pat
     assert reply.output[0].text == str(tmp_path)
 
 
-async def test_a_directory_that_is_none_is_ignored(serving: Serving, tmp_path: Path) -> None:
+@pytest.mark.parametrize("wanted", ["gone", "x" * 300, "~nobody-of-that-name/x"])
+async def test_a_directory_that_is_none_is_ignored(
+    serving: Serving, tmp_path: Path, wanted: str
+) -> None:
     client = serving.client
     await start_puppet(client, "one", {"working_directory": str(tmp_path)})
-    gone = models.RestartSession(working_directory=str(tmp_path / "gone"))
-    await client.restart_session("one", gone)
+    changes = models.RestartSession(working_directory=wanted)
+    await client.restart_session("one", changes)
     assert (await client.get_session("one")).working_directory == str(tmp_path)
 
 

@@ -157,6 +157,7 @@ def test_a_working_directory_that_is_gone_is_replaced_by_ours(tmp_path: Path) ->
     assert planned(tmp_path, working_directory="").cwd == str(Path.cwd())
     assert usable_directory("") is None
     assert usable_directory(__file__) is None
+    assert usable_directory("x" * 300) is None
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -301,10 +302,12 @@ def test_find_executable(tmp_path: Path) -> None:
     assert find_executable("program", str(tmp_path)) is None
     program.chmod(0o700)
     assert find_executable("program", f"/nowhere:{tmp_path}") == str(program)
+    assert find_executable("program", f"/{'x' * 300}:{tmp_path}") == str(program)
     assert find_executable(str(program), "") == str(program)
     assert find_executable("./program", "", str(tmp_path)) == str(program)
     assert find_executable(str(tmp_path), "") is None
     assert find_executable("", str(tmp_path)) is None
+    assert find_executable("x" * 300, str(tmp_path)) is None
     assert find_executable("sh", None) is not None
 
 
