@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from kallichore import listeners
+from kallichore import guardian, listeners
 from kallichore.control import Control
 from kallichore.conversation import Conversation
 from kallichore.description import describe
@@ -96,6 +96,7 @@ class Session:
             self._tools.ports.release(self._ports)
             if self.socket_path is not None:
                 listeners.remove_socket(self.socket_path)
+                guardian.forget(self.socket_path)
 
     async def _home(self) -> trio.Nursery:
         """Give the session's nursery. Raises `SessionNotFound` if the session has ended."""
@@ -244,6 +245,7 @@ class Session:
             name = f"kc-{secrets.token_hex(8)}.sock"
             path = listeners.socket_path(self._socket_directories, name, limits)
             listener = listeners.listen_unix(path, limits.listen_backlog)
+            guardian.remember(path)
             self.socket_path = path
             home.start_soon(serve, listener)
         return self.socket_path

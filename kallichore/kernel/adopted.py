@@ -144,11 +144,15 @@ class AdoptedRun:
             self._channels.drain(channel)
 
     async def shut_down(self, *, restart: bool, polite_seconds: float) -> None:
-        """Ask the kernel to end; if it does not, only the conversation ends."""
+        """Ask the kernel to end; if it does not, only the conversation ends.
+
+        One that has not answered yet is not ours to end.
+        """
         self.requested = True
-        self.send(own_request(Channel.CONTROL, "shutdown_request", {"restart": restart}))
-        with trio.move_on_after(polite_seconds):
-            while listens(*self._address):  # noqa: ASYNC110 (no event tells)
-                await trio.sleep(self._tools.deadlines.adopted_poll_seconds)
+        if self._answered:
+            self.send(own_request(Channel.CONTROL, "shutdown_request", {"restart": restart}))
+            with trio.move_on_after(polite_seconds):
+                while listens(*self._address):  # noqa: ASYNC110 (no event tells)
+                    await trio.sleep(self._tools.deadlines.adopted_poll_seconds)
         self._life.cancel(reason="the session lets go of the adopted kernel")
         await self.exited.wait()

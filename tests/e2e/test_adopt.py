@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+import trio
 
 from kallichore.client import RequestFailed
 from kallichore.config import Deadlines
 from kallichore.kernel.launch import Launch
+from kallichore.kernel.launched import listens
 from tests.listening import Ear, words
 from tests.puppets import PUPPET, puppet, session_of, start_puppet
 from tests.serving import Serving, open_serving
@@ -129,6 +131,27 @@ async def test_a_kernel_that_does_not_answer_is_not_adopted(serving: Serving) ->
             await client.adopt_session("one", connection)
     assert caught.value.code == "KS-15"
     assert (await client.get_session("one")).status == "uninitialized"
+
+
+async def test_a_kernel_that_is_not_ours_yet_is_not_ended_with_us(serving: Serving) -> None:
+    client = serving.client
+    connection = await new_connection(serving)
+
+    async def adopt() -> None:
+        with pytest.raises(RequestFailed, match="kernel info"):
+            await client.adopt_session("one", connection)
+
+    async with foreign_kernel(serving, connection, mute=True) as kernel:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(adopt)
+            while serving.supervisor.get("one").talk.run is None:
+                await trio.lowlevel.checkpoint()
+            while not listens(connection.ip, connection.control_port):
+                await trio.lowlevel.checkpoint()
+            await serving.supervisor.get("one").control.shut_down()
+        with trio.move_on_after(0.2):
+            await kernel.wait()
+        assert kernel.returncode is None
 
 
 async def test_a_running_session_adopts_nothing(serving: Serving) -> None:
