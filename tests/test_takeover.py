@@ -22,6 +22,10 @@ LIMITS = Limits(write_bytes=150)
 DEADLINES = Deadlines()
 EVICTION = "Another client is connecting to this session."
 
+PACE_SECONDS = 0.1
+HALF_A_FAREWELL_SECONDS = 0.5
+"""On the mock clock, as everything here."""
+
 
 def nothing() -> None:
     """Nobody listens here."""
@@ -189,7 +193,7 @@ async def test_however_many_come_at_once_there_is_one_owner(
     async def talk_on() -> None:
         for _ in range(200):
             talk.say(1)
-            await trio.sleep(0.1)
+            await trio.sleep(PACE_SECONDS)
 
     nursery.start_soon(talk_on)
     for _ in range(50):
@@ -294,7 +298,7 @@ async def test_an_attach_may_be_cancelled_at_any_step(
             talk.say(3)
             await trio.lowlevel.checkpoint()
             talk.say(3)
-            await trio.sleep(0.5)
+            await trio.sleep(HALF_A_FAREWELL_SECONDS)
             assert not (old.aborted and new.aborted) or scope.cancel_called
             for peer in (old, new):
                 peer.take(40)
