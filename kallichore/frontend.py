@@ -238,7 +238,7 @@ class Frontend:
         if self._with_seq is None:
             frames = [numbered.frame for numbered in taken]
         else:
-            frames = [self._with_seq(frame, seq) for seq, frame in taken]
+            frames = [self._with_seq(numbered.frame, numbered.seq) for numbered in taken]
         await self._send(frames[0] if len(frames) == 1 else b"".join(frames), frames)
         return True
 

@@ -115,7 +115,8 @@ class OutboxModel(RuleBasedStateMachine):
 
     def _check(self, given: list[Numbered]) -> None:
         """What the client was given follows what it had; what is missing is told, and droppable."""
-        for seq, frame in given:
+        for numbered in given:
+            seq, frame = numbered.seq, numbered.frame
             if frame.startswith(b"dropped"):
                 gone = range(self._next, seq + 1)
                 assert set(gone) <= self._droppable

@@ -25,14 +25,7 @@ from kallichore.protocol.lax import lenient
 if TYPE_CHECKING:
     from kallichore.protocol.message import ClientMessage, ExecuteContent, KernelMessage
 
-__all__ = ["ClippedText", "Execution", "Origin", "StreamContent"]
-
-
-class StreamContent(Struct, frozen=True, gc=False):
-    """Content of a `stream` message."""
-
-    name: str = "stdout"
-    text: str = ""
+__all__ = ["ClippedText", "Execution", "Origin"]
 
 
 class _Display(Struct, frozen=True):
@@ -163,7 +156,7 @@ class Execution:
         if kind not in _COLLECTED:
             return
         if kind == "stream":
-            self._stream(lenient(message.content, StreamContent), len(message.content))
+            self._stream(message)
         elif kind == "error":
             self._failed(lenient(message.content, ReplyContent), len(message.content))
         else:
@@ -176,16 +169,18 @@ class Execution:
         self._room -= size
         return True
 
-    def _stream(self, stream: StreamContent, size: int) -> None:
-        self._text.add(stream.text)
-        if not self._take_room(size):
+    def _stream(self, message: KernelMessage) -> None:
+        name, text = message.detail, message.text
+        self._text.add(text)
+        if not self._take_room(len(message.content)):
             return
-        name = stream.name if stream.name in {"stdout", "stderr"} else "stdout"
+        if name not in {"stdout", "stderr"}:
+            name = "stdout"
         last = self._outputs[-1] if self._outputs else None
         if isinstance(last, tuple) and last[0] == name:
-            last[1].append(stream.text)
+            last[1].append(text)
         else:
-            self._outputs.append((name, [stream.text]))
+            self._outputs.append((name, [text]))
 
     def _failed(self, error: ReplyContent, size: int) -> None:
         self._error = error

@@ -38,6 +38,8 @@ class KernelMessage(Struct, frozen=True, gc=False):
     buffers: list[bytes]
     detail: str = ""
     """The one word of the content that decides: a stream's name, a status's execution state."""
+    text: str = ""
+    """A stream's text."""
 
 
 class ClientMessage(Struct, frozen=True, gc=False):

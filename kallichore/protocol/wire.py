@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import msgspec
 from msgspec import Struct
@@ -27,6 +27,10 @@ _PARTS: Final = 5
 """Signature, header, parent header, metadata, content: at least this many after the delimiter."""
 _OPEN: Final = ord("{")
 _SPACE: Final = b" \t\r\n"
+
+
+_BLOCK_BYTES: Final = 64
+"""Of SHA-256."""
 
 
 class WireError(Exception):
@@ -53,17 +57,20 @@ class _ParentHeader(Struct, gc=False):
 
 class _Stream(Struct, gc=False):
     detail: str = msgspec.field(default="", name="name")
+    text: str = ""
 
 
 class _Status(Struct, gc=False):
     detail: str = msgspec.field(default="", name="execution_state")
+    text: ClassVar[str] = ""
 
 
 # Reading one word of a content checks all of it, so it replaces the check and costs nothing.
-_detailed: dict[str, Callable[[bytes], _Stream | _Status]] = {
-    "stream": msgspec.json.Decoder(_Stream).decode,
-    "status": msgspec.json.Decoder(_Status).decode,
+_KINDS: Final[dict[str, type[_Stream | _Status]]] = {"stream": _Stream, "status": _Status}
+_read: dict[str, Callable[[bytes], _Stream | _Status]] = {
+    msg_type: msgspec.json.Decoder(kind).decode for msg_type, kind in _KINDS.items()
 }
+_UNKNOWN: Final[_Stream | _Status] = _Status()
 _decode_header = msgspec.json.Decoder(_Header).decode
 _decode_parent = msgspec.json.Decoder(_ParentHeader).decode
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
@@ -78,19 +85,33 @@ class Signer:
 
     def __init__(self, key: str) -> None:
         """Take the key string's ASCII bytes as the key."""
-        self._keyed = hmac.new(key.encode(), digestmod=hashlib.sha256) if key else None
+        self._keyed = _keyed_hashes(key.encode()) if key else None
 
     def sign(self, signed: bytes) -> bytes:
         """Give the lower-case hexadecimal signature of the joined frames."""
         if self._keyed is None:
             return b""
-        mac = self._keyed.copy()
-        mac.update(signed)
-        return mac.hexdigest().encode()
+        inner, outer = self._keyed[0].copy(), self._keyed[1].copy()
+        inner.update(signed)
+        outer.update(inner.digest())
+        return outer.hexdigest().encode()
 
     def verify(self, signed: bytes, signature: bytes) -> bool:
         """Tell, in constant time, whether the signature fits."""
         return self._keyed is None or hmac.compare_digest(self.sign(signed), signature)
+
+
+def _keyed_hashes(key: bytes) -> tuple[hashlib._Hash, hashlib._Hash]:
+    """Give the two hashes that HMAC begins with, which depend on the key alone (RFC 2104, 4).
+
+    The standard library's objects keep them too, but a signature made with these costs a third
+    less, and there is one for every message.
+    """
+    if len(key) > _BLOCK_BYTES:
+        key = hashlib.sha256(key).digest()
+    block = key.ljust(_BLOCK_BYTES, b"\0")
+    inner, outer = (bytes(byte ^ pad for byte in block) for pad in (0x36, 0x5C))
+    return hashlib.sha256(inner), hashlib.sha256(outer)
 
 
 def serialize(message: ClientMessage, signer: Signer) -> list[bytes]:
@@ -121,25 +142,25 @@ def parse(channel: Channel, frames: list[bytes], signer: Signer) -> KernelMessag
     signed = b"".join((header, parent, metadata, content))
     if not signer.verify(signed, signature):
         raise BadSignature("unsigned" if not signature else "wrong signature")
-    detail = ""
+    known = _UNKNOWN
     try:
         # The parts are JSON one by one, so each begins and ends with an ASCII character, and no
         # UTF-8 sequence can straddle two of them: one check of the joined bytes serves all.
         head = _decode_header(header)
         origin = _decode_parent(parent)
         _check_json(metadata)
-        read_detail = _detailed.get(head.msg_type)
-        if read_detail is None:
+        read = _read.get(head.msg_type)
+        if read is None:
             _check_json(content)
         else:
-            detail = read_detail(content).detail
+            known = read(content)
         if not signed.isascii():
             signed.decode()
         if metadata[0] != _OPEN or content[0] != _OPEN:
             metadata, content = check_object(metadata), check_object(content)
     except JSON_ERRORS:
         header, parent, metadata, content = _repaired(header, parent, metadata, content)
-        head, origin, detail = _read_repaired(header, parent, content)
+        head, origin, known = _read_repaired(header, parent, content)
     return KernelMessage(
         channel,
         head.msg_id,
@@ -151,7 +172,8 @@ def parse(channel: Channel, frames: list[bytes], signer: Signer) -> KernelMessag
         metadata,
         content,
         frames[start + _PARTS :],
-        detail,
+        known.detail,
+        known.text,
     )
 
 
@@ -182,14 +204,12 @@ def _repaired(header: bytes, parent: bytes, metadata: bytes, content: bytes) -> 
 
 def _read_repaired(
     header: bytes, parent: bytes, content: bytes
-) -> tuple[_Header, _ParentHeader, str]:
+) -> tuple[_Header, _ParentHeader, _Stream | _Status]:
     """Decode what decides, in which a lone surrogate reads as U+FFFD."""
     try:
         head = _decode_header(without_lone_surrogates(header))
     except JSON_ERRORS as error:
         raise Malformed(f"header: {error}") from None
-    try:
-        detail = _detailed[head.msg_type](without_lone_surrogates(content)).detail
-    except (KeyError, *JSON_ERRORS):
-        detail = ""  # a word of another type decides nothing
-    return head, lenient(parent, _ParentHeader), detail
+    kind = _KINDS.get(head.msg_type)
+    known = _UNKNOWN if kind is None else lenient(content, kind)
+    return head, lenient(parent, _ParentHeader), known

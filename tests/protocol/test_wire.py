@@ -121,6 +121,30 @@ def test_the_signature_is_the_one_of_the_specification() -> None:
     assert SIGNER.verify(b"abcd", expected.encode())
 
 
+@pytest.mark.parametrize("length", [1, 32, 63, 64, 65, 200])
+def test_a_key_of_any_length_signs_as_in_the_standard_library(length: int) -> None:
+    key = (KEY * 20)[:length]
+    for signed_bytes in (b"", b"abcd", b"a" * 10_000):
+        expected = hmac.new(key.encode(), signed_bytes, hashlib.sha256).hexdigest()
+        assert Signer(key).sign(signed_bytes) == expected.encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b'{"name": "stdout", "text": "a\\n\\u00e9"}', "a\n\u00e9"),
+        (b'{"name": "stdout"}', ""),
+        (b'{"name": "stdout", "text": 5}', ""),
+        (b'{"name": 5, "text": "a"}', "a"),
+        (b'{"name": "stdout", "text": "a\\ud800"}', "a\ufffd"),
+    ],
+)
+def test_the_text_of_a_stream_is_read_along(content: bytes, text: str) -> None:
+    frames = signed(HEADER % b"stream", content=content)
+    message = parse(Channel.IOPUB, frames, SIGNER)
+    assert (message.text, message.content) == (text, content)
+
+
 def test_signing_leaves_no_trace_for_the_next_one() -> None:
     assert SIGNER.sign(b"a") == SIGNER.sign(b"a") != SIGNER.sign(b"b")
 
