@@ -40,7 +40,8 @@ def describe(session: Session) -> ActiveSession:
     prompts = _prompts(talk.kernel_info)
     seconds = int(trio.current_time() - talk.status_since)
     busy = session.status is Status.BUSY
-    resuming = session.socket_path if session.connected else None
+    socket = session.socket_path if session.connected else None
+    env = control.initial_env
     return ActiveSession(
         session_id=session.id,
         argv=spec.argv,
@@ -49,11 +50,11 @@ def describe(session: Session) -> ActiveSession:
         display_name=spec.display_name,
         language=spec.language,
         interrupt_mode=spec.interrupt_mode,
-        initial_env=control.initial_env,
+        initial_env=None if env is None else {_readable(n): _readable(env[n]) for n in env},
         connected=session.connected,
         started=session.created,
         session_mode=spec.session_mode,
-        working_directory=control.working_directory,
+        working_directory=_readable(control.working_directory),
         notebook_uri=spec.notebook_uri,
         input_prompt=prompts.input_prompt or spec.input_prompt,
         continuation_prompt=prompts.continuation_prompt or spec.continuation_prompt,
@@ -69,9 +70,16 @@ def describe(session: Session) -> ActiveSession:
         resource_usage=control.resource_usage,
         idle_seconds=0 if busy else seconds,
         busy_seconds=seconds if busy else 0,
-        socket_path=None if resuming is None else str(resuming),
+        socket_path=None if socket is None else str(socket),
         history=list(talk.history)[-_RECENT:],
         last_exit=control.last_exit,
+    )
+
+
+def _readable(text: str) -> str:
+    """Text of the operating system as JSON can carry it: what is no UTF-8 in it is replaced."""
+    return (
+        text if text.isascii() else text.encode("utf-8", "surrogateescape").decode(errors="replace")
     )
 
 

@@ -82,7 +82,7 @@ class Peer(Protocol):
         """Make a close frame; empty if one was made already."""
 
     async def linger(self) -> None:
-        """Close the sending side and wait until the peer has closed its own."""
+        """After a close frame, wait until the peer has sent its own, or hangs up."""
 
     def abort(self) -> None:
         """Close the connection at once."""

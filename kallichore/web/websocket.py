@@ -95,7 +95,8 @@ class WebSocket:
                 return None
 
     def _text(self, event: TextMessage) -> Text | Closed | None:
-        self._parts.append(event.data)
+        if event.data:  # any number of empty fragments may come
+            self._parts.append(event.data)
         self._size += len(event.data)
         if self._size > self._limits.client_message_bytes:
             return self._too_big()

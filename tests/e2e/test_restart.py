@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,25 @@ async def test_the_kernels_own_directory_is_kept(serving: Serving, tmp_path: Pat
     await client.restart_session("one")
     reply = await client.execute_code("one", models.ExecuteRequest(code="say(os.getcwd())"))
     assert reply.output[0].text == str(tmp_path)
+
+
+async def test_what_is_no_utf8_spoils_no_description(tmp_path: Path) -> None:
+    """Neither in the environment nor in a path; a restart finds the directory again."""
+    odd = os.fsencode(tmp_path) + b"/\xff"
+    os.mkdir(odd)  # noqa: PTH102 (bytes)
+    environment = {**os.environ, "ODD": os.fsdecode(b"a\xff")}
+    async with open_serving(environment=environment) as serving:
+        client = serving.client
+        await start_puppet(client)
+        code = f"os.chdir({odd!r})"
+        await client.execute_code("one", models.ExecuteRequest(code=code))
+        await client.restart_session("one")
+        (record,) = (await client.list_sessions()).sessions
+        assert record.working_directory == f"{tmp_path}/\ufffd"
+        assert (record.initial_env or {})["ODD"] == "a\ufffd"
+        code = "say(ascii(os.getcwdb()))"
+        reply = await client.execute_code("one", models.ExecuteRequest(code=code))
+    assert reply.output[0].text == ascii(odd)
 
 
 @pytest.mark.parametrize("wanted", ["gone", "x" * 300, "~nobody-of-that-name/x"])
