@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import trio
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from kallichore.client import Channel
+    from kallichore.client import Channel, Client
 
-__all__ = ["Ear", "Frame", "word", "words"]
+__all__ = ["Ear", "Frame", "upgraded", "word", "words"]
 
 Frame = dict[str, Any]
+UPGRADE = (
+    b"GET /any HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+    b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    b"Sec-WebSocket-Version: 13\r\n\r\n"
+)
 
 
 def word(frame: Frame) -> str:
@@ -99,3 +106,14 @@ class Ear:
             "stop_on_error": True,
         }
         return await self.channel.request("execute_request", content | options)
+
+
+async def upgraded(client: Client, session_id: str = "one") -> trio.SocketStream:
+    """Connect to a session's own socket by hand, and read no further than the 101."""
+    stream = await trio.open_unix_socket(await client.channels_upgrade(session_id))
+    await stream.send_all(UPGRADE)
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += await stream.receive_some(1)
+    assert head.startswith(b"HTTP/1.1 101 ")
+    return stream

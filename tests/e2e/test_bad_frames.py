@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import struct
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import trio
 
 from kallichore.config import Limits
-from tests.listening import Ear, words
+from tests.listening import Ear, upgraded, words
 from tests.puppets import start_puppet
 from tests.serving import Serving, open_serving
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    import trio
 
 
 def frame(payload: bytes, opcode: int = 1, *, masked: bool = True, final: bool = True) -> bytes:
@@ -30,21 +28,6 @@ def frame(payload: bytes, opcode: int = 1, *, masked: bool = True, final: bool =
     else:
         head += bytes([127 | mask_bit]) + struct.pack(">Q", size)
     return head + (b"\0\0\0\0" if masked else b"") + payload
-
-
-@asynccontextmanager
-async def raw_channel(serving: Serving) -> AsyncIterator[trio.SocketStream]:
-    """Upgrade by hand."""
-    path = await serving.client.channels_upgrade("one")
-    async with await trio.open_unix_socket(path) as stream:
-        await stream.send_all(
-            b"GET /any HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
-            b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-            b"Sec-WebSocket-Version: 13\r\n\r\n"
-        )
-        head = await stream.receive_some(65536)
-        assert head.startswith(b"HTTP/1.1 101 ")
-        yield stream
 
 
 async def close_code(stream: trio.SocketStream) -> int:
@@ -92,7 +75,7 @@ async def test_a_connection_that_breaks_the_protocol_ends_with_a_code(what: str)
     data, code = ENDINGS[what]
     async with open_serving(limits=Limits(client_message_bytes=LIMIT)) as serving:
         await start_puppet(serving.client)
-        async with raw_channel(serving) as stream:
+        async with await upgraded(serving.client) as stream:
             await stream.send_all(data)
             assert await close_code(stream) == code
         async with serving.client.open_channel("one") as channel:
@@ -101,7 +84,7 @@ async def test_a_connection_that_breaks_the_protocol_ends_with_a_code(what: str)
 
 async def test_half_a_frame_and_silence_disturb_nobody(serving: Serving) -> None:
     await start_puppet(serving.client)
-    async with raw_channel(serving) as stream:
+    async with await upgraded(serving.client) as stream:
         await stream.send_all(frame(b" " * 1000)[:500])
         assert (await serving.client.server_status()).sessions == 1
     async with serving.client.open_channel("one") as channel:

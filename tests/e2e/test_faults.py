@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import trio
 
 from kallichore.client import ChannelClosed, LaunchedServer, open_server
 from kallichore.models import ExecuteRequest
-from tests.listening import Ear, words
+from tests.listening import Ear, upgraded, words
 from tests.puppets import open_meeting, start_puppet
 
 if TYPE_CHECKING:
@@ -127,6 +127,32 @@ async def test_a_shutdown_of_kernels_that_do_not_obey_is_bounded(tmp_path: Path)
         os.kill(frozen, signal.SIGSTOP)
         with trio.fail_after(3):
             await victim.server.client.shutdown_server()
+            assert await victim.server.process.wait() == 0
+            await victim.nothing_is_left()
+
+
+BEGINNINGS = (
+    b"GET /sta",
+    b"PUT /sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{",
+    b"",
+)
+"""What those have sent so far who sit on a connection."""
+
+
+async def test_a_shutdown_is_bounded_whoever_is_connected(tmp_path: Path) -> None:
+    """A client that never reads, and others with half a head, half a body or nothing at all."""
+    async with open_victim(tmp_path) as victim, AsyncExitStack() as stack:
+        client = victim.server.client
+        await victim.kernel()
+        await stack.enter_async_context(await upgraded(client))
+        code = "for n in range(3000): say(f'{n:0500}')"
+        await client.execute_code("one", ExecuteRequest(code=code))
+        for beginning in BEGINNINGS:
+            stream = await trio.open_unix_socket(str(victim.server.details.socket_path))
+            await stack.enter_async_context(stream)
+            await stream.send_all(beginning)
+        with trio.fail_after(5):
+            await client.shutdown_server()
             assert await victim.server.process.wait() == 0
             await victim.nothing_is_left()
 

@@ -206,7 +206,7 @@ class Puppet:
         stdin = self.sockets["stdin"]
         content = {"prompt": prompt, "password": password}
         stdin.send_multipart([self.identity, *self.frames("input_request", content, self.parent)])
-        frames = stdin.recv_multipart()
+        frames = self.receive("stdin")
         value: str = json.loads(frames[frames.index(DELIMITER) + 5])["value"]
         return value
 
@@ -221,10 +221,22 @@ class Puppet:
         """Publish a status."""
         self.publish("status", {"execution_state": state}, parent=parent)
 
+    def receive(self, name: str) -> list[bytes]:
+        """Receive in the main thread; signals are handled at once, whenever they come."""
+        poller = zmq.Poller()
+        poller.register(self.sockets[name], zmq.POLLIN)
+        poller.register(self.wakeups, zmq.POLLIN)
+        while True:
+            ready = dict(poller.poll())
+            if self.wakeups in ready:
+                os.read(self.wakeups, 100)
+            if self.sockets[name] in ready:
+                return self.sockets[name].recv_multipart()
+
     def serve_shell(self) -> None:
         """Answer requests until told to end."""
         while True:
-            frames = self.sockets["shell"].recv_multipart()
+            frames = self.receive("shell")
             start = frames.index(DELIMITER)
             self.identity = frames[0]
             self.parent = json.loads(frames[start + 2])
@@ -346,6 +358,10 @@ class Puppet:
 
     def run(self) -> None:
         """Be the kernel."""
+        self.wakeups, wakeups = os.pipe()
+        for end in (self.wakeups, wakeups):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(wakeups, warn_on_full_buffer=False)
         signal.signal(signal.SIGUSR2, self.end)
         signal.signal(signal.SIGINT, self.interrupt)
         exec(self.options.before, self.names)  # noqa: S102
