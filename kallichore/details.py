@@ -89,7 +89,7 @@ def open_connection_details(path: Path, details: ConnectionDetails) -> Iterator[
         with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
             file.write(msgspec.json.format(msgspec.json.encode(details), indent=2) + b"\n")
         temporary.replace(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter: a path in it is no UTF-8
         with suppress(OSError):
             temporary.unlink()
         raise StartupRefusal(f"Cannot write the connection file {path}: {error}") from error
