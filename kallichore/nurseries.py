@@ -90,9 +90,12 @@ class Activity:
 
     def __init__(self) -> None:
         self._next = trio.Event()
+        self.count = 0
+        """How often it has happened."""
 
     def note(self) -> None:
         """Say that it has happened; everybody who waits wakes up."""
+        self.count += 1
         self._next.set()
         self._next = trio.Event()
 

@@ -237,9 +237,11 @@ class Supervisor:
         while True:
             hours = self.settings.idle_shutdown_hours
             seconds = hours * _HOUR if hours else self.config.deadlines.idle_now_seconds
-            with trio.move_on_after(seconds if hours >= 0 else float("inf")) as quiet:
+            before = self.activity.count
+            with trio.move_on_after(seconds if hours >= 0 else float("inf")):
                 await self.activity.next()
-            if quiet.cancelled_caught and not self._in_use():
+            # Time may be up in the very moment in which something happens.
+            if self.activity.count == before and not self._in_use():
                 self.stop(f"idle for {seconds:g} seconds")
                 return
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,16 +181,17 @@ async def test_nothing_survives_a_server_that_is_killed(tmp_path: Path, transpor
 
 
 async def test_no_socket_of_a_session_survives_a_server_that_is_killed(tmp_path: Path) -> None:
-    directory = tmp_path / "sockets"
-    arguments = ("--transport", "socket", "--socket-dir", str(directory))
-    async with open_victim(tmp_path, *arguments) as victim:
-        await victim.kernel("one")
-        socket = Path(await victim.server.client.channels_upgrade("one"))
-        assert socket.parent == directory
-        os.kill(victim.server.details.server_pid, signal.SIGKILL)
-        with trio.fail_after(2):
-            await victim.nothing_is_left()
-        assert list(directory.iterdir()) == []
+    with tempfile.TemporaryDirectory(prefix="kc-") as short:  # a socket's path has to be
+        directory = Path(short)
+        arguments = ("--transport", "socket", "--socket-dir", short)
+        async with open_victim(tmp_path, *arguments) as victim:
+            await victim.kernel("one")
+            socket = Path(await victim.server.client.channels_upgrade("one"))
+            assert socket.parent == directory
+            os.kill(victim.server.details.server_pid, signal.SIGKILL)
+            with trio.fail_after(2):
+                await victim.nothing_is_left()
+            assert list(directory.iterdir()) == []
 
 
 async def test_nothing_survives_a_guardian_that_is_killed(tmp_path: Path) -> None:

@@ -10,8 +10,6 @@ kernels do: one for control, one for the heartbeat, one for iopub.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import os
 import signal
@@ -24,33 +22,19 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 from deeds import meet, spawn  # type: ignore[import-not-found]  # beside this script
+from puppet_options import Options  # type: ignore[import-not-found]
+from puppet_wire import DELIMITER, INFO, compose  # type: ignore[import-not-found]
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DELIMITER = b"<IDS|MSG>"
 PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 
 Json = dict[str, Any]
 
 
-class Options:
-    """What a test may ask for at start, and what happens otherwise."""
-
-    def __init__(self, given: Json) -> None:
-        """Take the options; unknown ones are a mistake in the test."""
-        self.before: str = given.pop("before", "")  # code run before any socket is bound
-        self.ready: str = given.pop("ready", "")  # code run when the sockets are bound
-        self.welcome: bool = given.pop("welcome", True)  # send iopub_welcome
-        self.quiet: bool = given.pop("quiet", False)  # no busy and idle around kernel_info
-        self.mute: bool = given.pop("mute", False)  # never answer kernel_info
-        self.key: str | None = given.pop("key", None)  # sign with this instead
-        self.info: Json = given.pop("info", {})  # joins the kernel_info_reply
-        self.polite: bool = given.pop("polite", True)  # obey shutdown_request
-        self.register: list[Json] = given.pop("register", [{}])  # attempts at registration
-        self.bind: bool = given.pop("bind", True)  # bind sockets at all
-        if given:
-            sys.exit(f"unknown options: {sorted(given)}")
+class Ending(BaseException):
+    """The puppet is to exit now."""
 
 
 class Puppet:
@@ -64,6 +48,8 @@ class Puppet:
         self.session = os.urandom(8).hex()
         self.count = 0
         self.executing = False
+        self.ending = False
+        self.main = threading.current_thread()
         self.deaf = False  # let heartbeats go unanswered
         self.parent: Json = {}
         self.identity = b""
@@ -147,7 +133,13 @@ class Puppet:
         buffers: tuple[bytes, ...] = (),
     ) -> list[bytes]:
         """Make a signed message; parts that are bytes already go as they are."""
-        header = {
+        key = self.key if key is None else key
+        parts = (self.header(msg_type), parent, metadata or {}, content)
+        return compose(key, parts, buffers)
+
+    def header(self, msg_type: str) -> Json:
+        """Make a message's header."""
+        return {
             "msg_id": os.urandom(8).hex(),
             "msg_type": msg_type,
             "username": "puppet",
@@ -155,13 +147,6 @@ class Puppet:
             "date": datetime.now(UTC).isoformat(),
             "version": "5.4",
         }
-        parts = [
-            part if isinstance(part, bytes) else json.dumps(part).encode()
-            for part in (header, parent, metadata or {}, content)
-        ]
-        signer = hmac.new((self.key if key is None else key).encode(), digestmod=hashlib.sha256)
-        signer.update(b"".join(parts))
-        return [DELIMITER, signer.hexdigest().encode(), *parts, *buffers]
 
     def outlet(self) -> zmq.Socket[bytes]:
         """Give this thread's way to iopub."""
@@ -175,7 +160,15 @@ class Puppet:
 
     def raw(self, *frames: bytes, topic: bytes = b"topic") -> None:
         """Publish frames as they are."""
-        self.outlet().send_multipart([topic, *frames])
+        self.send(self.outlet(), [topic, *frames])
+
+    def send(self, socket: zmq.Socket[bytes], frames: list[bytes]) -> None:
+        """Send a message whole, whatever signal comes."""
+        self.parts.sending = True
+        socket.send_multipart(frames)
+        self.parts.sending = False
+        if self.ending and self.executing and threading.current_thread() is self.main:
+            raise Ending
 
     def publish(
         self, msg_type: str, content: object, *, parent: object = None, **more: Any
@@ -205,7 +198,7 @@ class Puppet:
         """Ask the client, and give its answer."""
         stdin = self.sockets["stdin"]
         content = {"prompt": prompt, "password": password}
-        stdin.send_multipart([self.identity, *self.frames("input_request", content, self.parent)])
+        self.send(stdin, [self.identity, *self.frames("input_request", content, self.parent)])
         frames = self.receive("stdin")
         value: str = json.loads(frames[frames.index(DELIMITER) + 5])["value"]
         return value
@@ -213,7 +206,7 @@ class Puppet:
     def answer(self, msg_type: str, content: object, channel: str = "shell", **more: Any) -> None:
         """Answer the request in hand."""
         frames = self.frames(msg_type, content, self.parent, **more)
-        self.sockets[channel].send_multipart([self.identity, *frames])
+        self.send(self.sockets[channel], [self.identity, *frames])
 
     # -- requests -------------------------------------------------------------------------------
 
@@ -226,12 +219,13 @@ class Puppet:
         poller = zmq.Poller()
         poller.register(self.sockets[name], zmq.POLLIN)
         poller.register(self.wakeups, zmq.POLLIN)
-        while True:
+        while not self.ending:
             ready = dict(poller.poll())
             if self.wakeups in ready:
                 os.read(self.wakeups, 100)
             if self.sockets[name] in ready:
                 return self.sockets[name].recv_multipart()
+        raise Ending
 
     def serve_shell(self) -> None:
         """Answer requests until told to end."""
@@ -280,16 +274,7 @@ class Puppet:
         """Answer what we are asked at start."""
         if self.options.mute:
             return
-        content = {
-            "status": "ok",
-            "protocol_version": "5.4",
-            "implementation": "puppet",
-            "implementation_version": "1",
-            "language_info": {"name": "python", "version": "3", "mimetype": "text/plain"},
-            "banner": "A puppet",
-            "help_links": [],
-            **self.options.info,
-        }
+        content = {**INFO, **self.options.info}
         if not self.options.quiet:
             self.status("busy", parent)
         frames = self.frames("kernel_info_reply", content, parent)
@@ -358,15 +343,15 @@ class Puppet:
 
     def run(self) -> None:
         """Be the kernel."""
-        self.wakeups, wakeups = os.pipe()
-        for end in (self.wakeups, wakeups):
-            os.set_blocking(end, False)
-        signal.set_wakeup_fd(wakeups, warn_on_full_buffer=False)
         signal.signal(signal.SIGUSR2, self.end)
         signal.signal(signal.SIGINT, self.interrupt)
         exec(self.options.before, self.names)  # noqa: S102
         if not self.options.bind:
             signal.pause()
+        self.wakeups, wakeups = os.pipe()
+        for end in (self.wakeups, wakeups):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(wakeups, warn_on_full_buffer=False)
         self.bind()
         if "registration_port" in self.connection:
             self.register()
@@ -374,7 +359,10 @@ class Puppet:
         threads = {"control": self.serve_control, "iopub": self.serve_iopub, "hb": self.serve_heart}
         for name, serve in threads.items():
             threading.Thread(target=self.serve_until_end, args=(name, serve), daemon=True).start()
-        self.serve_shell()
+        try:
+            self.serve_shell()
+        except Ending:
+            self.finish()
 
     def interrupt(self, *_: object) -> None:
         """End what is executed, if anything is."""
@@ -383,6 +371,12 @@ class Puppet:
             raise KeyboardInterrupt
 
     def end(self, *_: object) -> None:
+        """End soon, between two messages: no socket may be closed amid one."""
+        self.ending = True
+        if self.executing and not getattr(self.parts, "sending", False):
+            raise Ending
+
+    def finish(self) -> None:
         """Exit in order, with everything sent that was published."""
         sys.stdout.flush()
         self.outlet().send_multipart([b"close"])
