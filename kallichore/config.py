@@ -72,6 +72,8 @@ class Limits:
     """`SO_SNDBUF` of a client's connection, half of what the system then takes and may lose."""
     client_message_bytes: int = 128 * MIB
     """One WebSocket message from a client; beyond it the connection closes with 1009."""
+    frames_at_once: int = 256
+    """WebSocket frames of a client handled in one go, before others have their turn."""
     client_messages_waiting: int = 1000
     """Messages of clients kept for a kernel that has not started yet, or does not read."""
     client_bytes_waiting: int = 256 * MIB

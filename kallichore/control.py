@@ -119,7 +119,11 @@ class Control:
             try:
                 await self._begin(nursery, run)
             except StartupFailed as failure:
-                last = attempt == self._tools.limits.start_attempts or run.requested
+                last = (
+                    attempt == self._tools.limits.start_attempts
+                    or run.requested
+                    or trio.current_time() >= began + timeout
+                )
                 if not last and run.lost_port_race(failure):
                     tally.lost_port_races += 1
                     log.info("the kernel lost the race for a port; starting it again")

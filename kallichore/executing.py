@@ -44,7 +44,8 @@ async def execute(
         SessionNotReady: There is no kernel that could run it, or it ended before the code did.
         ExecutionTimeout: It took longer than asked for.
     """
-    await _wait_for_kernel(session, deadlines)
+    until = trio.current_time() + (asked.timeout_seconds or float("inf"))
+    await _wait_for_kernel(session, until, asked, deadlines)
     message = _request(session, asked)
     execution = Execution(
         message,
@@ -64,7 +65,7 @@ async def execute(
     )
     over = session.talk.inject(execution)
     try:
-        with trio.move_on_after(asked.timeout_seconds or float("inf")):
+        with trio.move_on_at(until):
             await over.wait()
     finally:
         if not over.is_set():
@@ -76,10 +77,15 @@ async def execute(
     return execution.result()
 
 
-async def _wait_for_kernel(session: Session, deadlines: Deadlines) -> None:
-    with trio.move_on_after(deadlines.execute_start_seconds):
+async def _wait_for_kernel(
+    session: Session, until: float, asked: ExecuteRequest, deadlines: Deadlines
+) -> None:
+    patience = trio.current_time() + deadlines.execute_start_seconds
+    with trio.move_on_at(min(until, patience)):
         while session.status is Status.STARTING:
             await session.talk.status_changed.next()
+    if session.status is Status.STARTING and until <= patience:
+        raise ExecutionTimeout(asked.timeout_seconds or 0)
     if session.status in _NOT_READY or session.status is Status.STARTING:
         raise SessionNotReady(session.id, f"it is {session.status}")
 
@@ -107,8 +113,7 @@ def _request(session: Session, asked: ExecuteRequest) -> ClientMessage:
 
 def _withdraw(session: Session, execution: Execution) -> None:
     session.talk.forget(execution)
+    session.talk.receive(ExecutionWithdrawn(execution))
     if session.talk.state.queue.active is execution:
         with suppress(KallichoreError):
             session.control.interrupt()
-        return
-    session.talk.receive(ExecutionWithdrawn(execution))

@@ -136,7 +136,8 @@ class Frontend:
     ) -> None:
         """End this client: the rest of a frame that is half out, then a close frame with ``code``.
 
-        In between go ``last_words``, and with ``flush`` all that waits in the outbox, as far as the
+        In between go ``last_words`` (one frame, which for a client that resumes bears the number of
+        the last one it has), and with ``flush`` all that waits in the outbox, as far as the
         client takes it in time.
         """
         if not self._scope.cancel_called:
@@ -319,7 +320,10 @@ class Frontend:
             while self._end is _End.OURS and self._flushes and await self._write_some():
                 pass
             close = self._peer.close_frame(self._farewell.code, self._farewell.reason)
-            await self._peer.send(self._last_words + close)
+            words = self._last_words
+            if words and self._with_seq is not None:
+                words = self._with_seq(words, self._outbox.delivered)
+            await self._peer.send(words + close)
             self.released.set()
             await self._peer.linger()
         except PeerGone:

@@ -59,6 +59,8 @@ class Outbox:
         self._keep_tail = False
         self._waiter: trio.Event | None = None
         self.last_seq = 0
+        self.delivered = 0
+        """The number of the last frame that the present reader has."""
 
     def __len__(self) -> int:
         """Frames in memory that wait."""
@@ -134,6 +136,8 @@ class Outbox:
         """Forget the first ``count`` frames taken: their write has completed."""
         done = self._in_flight[:count]
         del self._in_flight[:count]
+        if done:
+            self.delivered = done[-1].seq
         freed = sum(len(numbered.frame) for numbered in done) + _OVERHEAD * len(done)
         self._memory -= freed
         self._budget.used -= freed
@@ -175,6 +179,7 @@ class Outbox:
             return None
         # A number that was never given is one of another life: all of this one is news.
         known = after if after <= self.last_seq else 0
+        self.delivered = known
         again = [numbered for numbered in tail if numbered.seq > known]
         self._account(again)
         self._queue.extendleft(reversed(again))

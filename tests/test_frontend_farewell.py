@@ -54,6 +54,25 @@ async def test_a_client_hears_last_words_and_a_close_frame(
     assert trio.current_time() == 0
 
 
+async def test_a_client_that_resumes_hears_last_words_with_the_number_it_has(
+    outbox: Outbox, serve: Serve, served: Served, autojump_clock: MockClock
+) -> None:
+    """Whoever resumes after that number misses nothing."""
+    served.resuming = True
+    peer = MeteredPeer(room=10 + 2 * (FRAME + len('"seq":1,')) + 1)
+    serve(peer)
+    await wait_all_tasks_blocked()
+    fill(outbox, 5)
+    await wait_all_tasks_blocked()
+    evict(served)
+    peer.take()
+    await served.over.wait()
+    *told, last = peer.messages
+    assert last == {"seq": 3, "kind": "kernel", "clientDisconnected": "why"}
+    assert [message["seq"] for message in told] == [1, 2, 3]
+    assert left(outbox) == [4, 5]
+
+
 @pytest.mark.parametrize("room", range(0, 3 * FRAME + 1, 7))
 async def test_a_frame_that_is_half_out_is_finished_and_not_sent_again(
     outbox: Outbox, served: Served, serve: Serve, autojump_clock: MockClock, room: int

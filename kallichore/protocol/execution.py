@@ -127,6 +127,8 @@ class Execution:
         self.idle = False
         self.held_since_idle = False
         """It waits behind an execution that was idle already when it came."""
+        self.withdrawn = False
+        """Nobody waits for it any more; what is behind it does not depend on how it ends."""
         self.ran = False
         """Whether the kernel was given it."""
         self._history_bytes = history_bytes

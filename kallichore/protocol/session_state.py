@@ -262,7 +262,7 @@ class SessionState:
         if execution.finished:
             effects += self._close(execution)
         failed = execution.reply is not None and execution.reply.status == "error"
-        if failed and execution.request.stop_on_error:
+        if failed and execution.request.stop_on_error and not execution.withdrawn:
             effects += self._abort_held("an earlier execution failed", active_failed=True)
         return effects + self._go_on_after(execution) if execution.idle else effects
 
@@ -387,6 +387,7 @@ class SessionState:
 
     def _execution_withdrawn(self, event: ExecutionWithdrawn) -> Effects:
         execution = event.execution
+        execution.withdrawn = True
         if self.queue.withdraw(execution):
             return [Answer(execution.message, "aborted", "the request was withdrawn")]
         return []

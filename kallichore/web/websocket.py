@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -23,6 +24,8 @@ from wsproto.frame_protocol import CloseReason
 from kallichore.frontend import Closed, HalfClosed, PeerGone, Ping, Pong, Text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from wsproto.events import Event
 
     from kallichore.config import Limits
@@ -47,11 +50,13 @@ class WebSocket:
         self._limits = limits
         self._socket.setsockopt(SOL_SOCKET, SO_SNDBUF, limits.send_buffer_bytes)
         self._connection = Connection(ConnectionType.SERVER, trailing_data=trailing)
+        self._events: Iterator[Event] = iter(())
         self._parts: list[str] = []
         self._size = 0
         self._in_text = False
         self._over = False
-        self._fresh = bool(trailing)
+        if trailing:
+            self._events = self._connection.events()
         self.sent = 0
 
     async def receive(self) -> list[Text | Ping | Pong | Closed | HalfClosed]:
@@ -60,7 +65,10 @@ class WebSocket:
         Raises:
             PeerGone: The connection is broken.
         """
-        if not self._fresh:
+        events = list(islice(self._events, self._limits.frames_at_once))
+        if events:
+            await trio.lowlevel.checkpoint()
+        else:
             try:
                 data = await self._stream.receive_some(self._limits.socket_read_bytes)
             except _BROKEN as error:
@@ -68,9 +76,10 @@ class WebSocket:
             if not data:
                 return [HalfClosed()]
             self._connection.receive_data(data)
-        self._fresh = False
+            self._events = self._connection.events()
+            events = list(islice(self._events, self._limits.frames_at_once))
         arrived: list[Text | Ping | Pong | Closed | HalfClosed] = []
-        for event in self._connection.events():
+        for event in events:
             translated = self._translate(event)
             if translated is not None:
                 arrived.append(translated)
@@ -97,7 +106,7 @@ class WebSocket:
     def _text(self, event: TextMessage) -> Text | Closed | None:
         if event.data:  # any number of empty fragments may come
             self._parts.append(event.data)
-        self._size += len(event.data)
+        self._size += len(event.data) if event.data.isascii() else len(event.data.encode())
         if self._size > self._limits.client_message_bytes:
             return self._too_big()
         if not event.message_finished:

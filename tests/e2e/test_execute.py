@@ -194,6 +194,29 @@ async def test_what_takes_too_long_is_interrupted(serving: Serving) -> None:
     assert (await client.get_session("one")).status == "idle"
 
 
+async def test_what_comes_after_a_timeout_is_not_aborted(serving: Serving) -> None:
+    client = serving.client
+    await start_puppet(client)
+    for _ in range(5):
+        with pytest.raises(RequestFailed):
+            await execute(client, "while True: pass", timeout_seconds=0.05)
+        reply = await execute(client, "say('on')")
+        assert (reply.status, reply.output[0].text) == ("ok", "on")
+
+
+async def test_the_time_runs_while_the_kernel_starts(serving: Serving) -> None:
+    client = serving.client
+    async with open_meeting(serving.directory) as meeting, trio.open_nursery() as nursery:
+        await client.new_session(puppet(before=f"meet({meeting.path!r})"))
+        nursery.start_soon(client.start_session, "one")
+        await meeting.reached()
+        with pytest.raises(RequestFailed) as caught:
+            await execute(client, "say('never')", timeout_seconds=0.1)
+        assert (caught.value.status, caught.value.code) == (408, "timeout")
+        await meeting.let_go()
+    assert (await execute(client, "say('on')")).output[0].text == "on"
+
+
 async def test_what_waits_too_long_is_withdrawn(serving: Serving) -> None:
     client = serving.client
     await start_puppet(client)

@@ -133,9 +133,9 @@ class Puppet:
         buffers: tuple[bytes, ...] = (),
     ) -> list[bytes]:
         """Make a signed message; parts that are bytes already go as they are."""
-        key = self.key if key is None else key
         parts = (self.header(msg_type), parent, metadata or {}, content)
-        return compose(key, parts, buffers)
+        frames: list[bytes] = compose(self.key if key is None else key, parts, buffers)
+        return frames
 
     def header(self, msg_type: str) -> Json:
         """Make a message's header."""

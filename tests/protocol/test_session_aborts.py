@@ -133,12 +133,18 @@ def test_a_held_request_that_is_withdrawn_never_runs(scene: Scene) -> None:
     assert scene.say(reply("c-1"), status("idle", "c-1"))[-1] == "finish c-1"
 
 
-def test_an_active_request_cannot_be_withdrawn(scene: Scene) -> None:
+def test_a_withdrawn_request_that_runs_goes_on_and_its_failure_aborts_nothing(
+    scene: Scene,
+) -> None:
+    """The interrupt that ends it is no failure of what was asked for behind it."""
     event = scene.injected()
     assert event.execution is not None
     scene.say(event)
     assert scene.say(ExecutionWithdrawn(event.execution)) == []
-    assert scene.active == "i-1"
+    scene.ask("c-2")
+    told = scene.say(reply("i-1", "error"), status("idle", "i-1"))
+    assert told[-2:] == ["finish i-1", "send c-2"]
+    assert scene.active == "c-2"
 
 
 # -- two requests under one id -------------------------------------------------------------------

@@ -1,0 +1,71 @@
+"""A WebSocket after its handshake: what one read may bring, and how much of it."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+import trio.testing
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import TextMessage
+
+from kallichore.config import Limits
+from kallichore.frontend import Closed, Text
+from kallichore.web.websocket import WebSocket
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from kallichore.frontend import HalfClosed, Ping, Pong
+
+    Arrived = list[Text | Ping | Pong | Closed | HalfClosed]
+
+
+def texts(*messages: str) -> bytes:
+    """What a client sends."""
+    client = Connection(ConnectionType.CLIENT)
+    return b"".join(client.send(TextMessage(message)) for message in messages)
+
+
+@asynccontextmanager
+async def open_pair(
+    limits: Limits, trailing: bytes = b""
+) -> AsyncIterator[tuple[WebSocket, trio.SocketStream]]:
+    ours, theirs = trio.socket.socketpair()
+    websocket = WebSocket(trio.SocketStream(ours), trailing, limits)
+    async with trio.SocketStream(theirs) as client:
+        try:
+            yield websocket, client
+        finally:
+            websocket.abort()
+
+
+async def test_many_frames_that_come_at_once_come_in_portions() -> None:
+    """Others have their turn in between, and the next read waits for the last portion."""
+    wanted = [str(number) for number in range(10)]
+    async with open_pair(Limits(frames_at_once=4)) as (websocket, client):
+        await client.send_all(texts(*wanted))
+        portions: list[Arrived] = []
+        for _ in range(3):
+            with trio.testing.assert_checkpoints():
+                portions.append(await websocket.receive())
+        assert [len(portion) for portion in portions] == [4, 4, 2]
+        assert [event for portion in portions for event in portion] == [Text(w) for w in wanted]
+        await client.send_all(texts("more"))
+        assert await websocket.receive() == [Text("more")]
+
+
+async def test_frames_that_came_with_the_upgrade_come_in_portions_too() -> None:
+    async with open_pair(Limits(frames_at_once=2), texts("1", "2", "3")) as (websocket, _):
+        assert await websocket.receive() == [Text("1"), Text("2")]
+        assert await websocket.receive() == [Text("3")]
+
+
+async def test_the_limit_of_a_message_counts_bytes() -> None:
+    async with open_pair(Limits(client_message_bytes=8)) as (websocket, client):
+        await client.send_all(texts("éééé", "ééééé"))
+        assert await websocket.receive() == [
+            Text("éééé"),
+            Closed(1009, "a message may have at most 8 bytes"),
+        ]
