@@ -61,6 +61,9 @@ class Limits:
 
     max_sessions: int = 1000
     """Sessions that may exist at once; one more is refused."""
+    iopub_messages: int = 500
+    """Messages of a kernel's iopub that libzmq keeps until we take them; beyond it the kernel's own
+    queue fills. A kernel would have to outrun us for that, which no ipykernel can by far."""
     batch_messages: int = 64
     """ZeroMQ messages handled before other tasks get a turn."""
     batch_bytes: int = 128 * KIB
@@ -101,7 +104,9 @@ class Limits:
     execute_output_bytes: int = 64 * MIB
     """Outputs collected for one ``/execute``; beyond it the rest is left out."""
     socket_read_bytes: int = 64 * KIB
-    """One read of a client's connection."""
+    """One read of a client's connection, of which the first comes with every connection."""
+    socket_read_most_bytes: int = MIB
+    """One read of a client's connection while a big message comes in."""
     control_frames: int = 16
     """Pings, pongs and the like that wait to be written to one client."""
     pipe_read_bytes: int = 64 * KIB

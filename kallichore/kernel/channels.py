@@ -48,6 +48,7 @@ class Channels:
     ) -> None:
         """Connect everything but the heartbeat; nobody needs to listen there yet."""
         self._context = context
+        self._limits = limits
         self._deadlines = deadlines
         self._base = f"{connection.transport}://{connection.ip}:"
         self._heartbeat_port = connection.hb_port
@@ -74,8 +75,9 @@ class Channels:
         kind = zmq.SUB if channel is Channel.IOPUB else zmq.DEALER
         socket = self._socket(kind)
         if kind == zmq.SUB:
-            # What libzmq does not queue for us the kernel would have to drop (FINDINGS 5).
-            socket.set(zmq.RCVHWM, 0)
+            # Beyond this libzmq stops reading, and TCP and then the kernel's own queue hold what
+            # comes: a kernel that outruns us must not fill our memory.
+            socket.set(zmq.RCVHWM, self._limits.iopub_messages)
             socket.set(zmq.SUBSCRIBE, b"")
         else:
             socket.set(zmq.ROUTING_ID, identity)

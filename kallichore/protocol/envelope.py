@@ -7,12 +7,12 @@ WebSocket text frame (RFC 6455 section 5.2: FIN, opcode 1, unmasked), ready to b
 from __future__ import annotations
 
 import json
-from binascii import b2a_base64
 from struct import Struct as Packer
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
+from pybase64 import b64decode, b64encode
 
 from kallichore.protocol.compose import VERSION
 from kallichore.protocol.lax import lenient, without_lone_surrogates
@@ -99,7 +99,7 @@ def _buffers(buffers: list[bytes]) -> Sequence[bytes]:
         return _NO_BUFFERS
     pieces: list[bytes] = []
     for buffer in buffers:
-        pieces += (b'","', b2a_base64(buffer, newline=False))
+        pieces += (b'","', b64encode(buffer))
     pieces[0] = b',"buffers":["'
     return [*pieces, b'"]}']
 
@@ -146,11 +146,13 @@ class _Frame(Struct, gc=False):
     content: msgspec.Raw = msgspec.Raw(b"{}")
     metadata: msgspec.Raw = msgspec.Raw(b"{}")
     parent_header: msgspec.Raw = msgspec.Raw(b"{}")
-    buffers: list[bytes] | None = None
+    buffers: list[msgspec.Raw] | None = None
 
 
 _decode_frame = msgspec.json.Decoder(_Frame).decode
 _decode_header = msgspec.json.Decoder(_Header).decode
+_decode_bytes = msgspec.json.Decoder(bytes).decode
+_QUOTE: Final = ord('"')
 _CHANNELS: Final = {str(channel): channel for channel in Channel if channel is not Channel.IOPUB}
 
 
@@ -171,6 +173,7 @@ def decode(text: str, *, session_id: str, username: str, now: Callable[[], str])
         metadata = _object_or_null(frame.metadata)
         parent = _object_or_null(frame.parent_header)
         header = check_object(bytes(frame.header))
+        buffers = [_buffer(raw, place) for place, raw in enumerate(frame.buffers or ())]
     except RecursionError:
         raise Unusable("The frame's JSON is nested too deeply") from None
     except (ValueError, Malformed) as error:
@@ -194,8 +197,22 @@ def decode(text: str, *, session_id: str, username: str, now: Callable[[], str])
         parent,
         metadata,
         content,
-        frame.buffers or [],
+        buffers,
     )
+
+
+def _buffer(raw: msgspec.Raw, place: int) -> bytes:
+    """Decode a string of base64, ten times faster than msgspec, which is the judge of the rest."""
+    text = memoryview(raw)
+    if text[0] == _QUOTE:
+        try:
+            return b64decode(text[1:-1], validate=True)
+        except ValueError:
+            pass
+    try:
+        return _decode_bytes(raw)
+    except msgspec.ValidationError as error:
+        raise Malformed(f"{error} - at `$.buffers[{place}]`") from None
 
 
 def _object_or_null(part: msgspec.Raw) -> bytes:

@@ -22,10 +22,9 @@ from wsproto.events import (
 from wsproto.frame_protocol import CloseReason
 
 from kallichore.frontend import Closed, HalfClosed, PeerGone, Ping, Pong, Text
+from kallichore.web.unmask import unmask_fast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from wsproto.events import Event
 
     from kallichore.config import Limits
@@ -49,14 +48,16 @@ class WebSocket:
         self._socket = stream.socket
         self._limits = limits
         self._socket.setsockopt(SOL_SOCKET, SO_SNDBUF, limits.send_buffer_bytes)
-        self._connection = Connection(ConnectionType.SERVER, trailing_data=trailing)
-        self._events: Iterator[Event] = iter(())
+        self._connection = Connection(ConnectionType.SERVER)
+        unmask_fast(self._connection)
+        if trailing:
+            self._connection.receive_data(trailing)
+        self._events = self._connection.events()
+        self._read_bytes = limits.socket_read_bytes
         self._parts: list[str] = []
         self._size = 0
         self._in_text = False
         self._over = False
-        if trailing:
-            self._events = self._connection.events()
         self.sent = 0
 
     async def receive(self) -> list[Text | Ping | Pong | Closed | HalfClosed]:
@@ -70,12 +71,13 @@ class WebSocket:
             await trio.lowlevel.checkpoint()
         else:
             try:
-                data = await self._stream.receive_some(self._limits.socket_read_bytes)
+                data = await self._stream.receive_some(self._read_bytes)
             except _BROKEN as error:
                 raise PeerGone from error
             if not data:
                 return [HalfClosed()]
             self._connection.receive_data(data)
+            self._choose_read_size(len(data))
             self._events = self._connection.events()
             events = list(islice(self._events, self._limits.frames_at_once))
         arrived: list[Text | Ping | Pong | Closed | HalfClosed] = []
@@ -86,6 +88,13 @@ class WebSocket:
                 if isinstance(translated, Closed):
                     break
         return arrived
+
+    def _choose_read_size(self, got: int) -> None:
+        """Read more at once while a big message comes in."""
+        if got < self._read_bytes:
+            self._read_bytes = self._limits.socket_read_bytes
+        else:
+            self._read_bytes = min(2 * got, self._limits.socket_read_most_bytes)
 
     def _translate(self, event: Event) -> Text | Ping | Pong | Closed | None:
         match event:

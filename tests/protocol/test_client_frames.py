@@ -195,6 +195,12 @@ def test_a_frame_of_no_use_is_refused_with_a_reason(what: str) -> None:
         read(text)
 
 
+def test_buffers_may_be_written_with_escapes() -> None:
+    """Some JSON encoders escape every slash."""
+    text = frame(buffers=["////", "AAAA"]).replace("////", r"\/\u002f\/\/")
+    assert read(text).buffers == [b"\xff\xff\xff", bytes(3)]
+
+
 def test_a_content_of_null_is_not_an_object() -> None:
     with pytest.raises(Unusable, match="not a JSON object"):
         read(frame().replace('{"code": "1"}', "null"))
