@@ -70,7 +70,10 @@ class Peer(Protocol):
         """Give what arrived; raises `PeerGone`."""
 
     async def send(self, data: bytes) -> None:
-        """Write; on any exit `sent` says how far it came. Raises `PeerGone`."""
+        """Write; on any exit `sent` says how far it came. Raises `PeerGone`.
+
+        It is a checkpoint only if the system does not take everything at once.
+        """
 
     def ping_frame(self, payload: bytes) -> bytes:
         """Make a ping."""
@@ -241,6 +244,8 @@ class Frontend:
         else:
             frames = [self._with_seq(numbered.frame, numbered.seq) for numbered in taken]
         await self._send(frames[0] if len(frames) == 1 else b"".join(frames), frames)
+        if not self._outbox.empty:
+            await trio.lowlevel.checkpoint()  # others have their turn
         return True
 
     async def _send(self, data: bytes, frames: list[bytes]) -> None:

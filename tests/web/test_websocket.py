@@ -5,13 +5,14 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import pytest
 import trio
 import trio.testing
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import TextMessage
 
 from kallichore.config import Limits
-from kallichore.frontend import Closed, Text
+from kallichore.frontend import Closed, PeerGone, Text
 from kallichore.web.websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -69,3 +70,25 @@ async def test_the_limit_of_a_message_counts_bytes() -> None:
             Text("éééé"),
             Closed(1009, "a message may have at most 8 bytes"),
         ]
+
+
+async def test_of_a_write_that_fails_nothing_counts_as_sent() -> None:
+    async with open_pair(Limits()) as (websocket, client):
+        await websocket.send(b"12345")
+        assert websocket.sent == 5
+        await client.aclose()
+        with pytest.raises(PeerGone):
+            await websocket.send(b"123")
+        assert websocket.sent == 0
+
+
+async def test_a_write_goes_on_when_there_is_room_again() -> None:
+    data = bytes(4 * 2**20)
+    got = 0
+    async with open_pair(Limits()) as (websocket, client), trio.open_nursery() as nursery:
+        nursery.start_soon(websocket.send, data)
+        await trio.testing.wait_all_tasks_blocked()
+        assert 0 < websocket.sent < len(data)
+        while got < len(data):
+            got += len(await client.receive_some(65536))
+    assert websocket.sent == len(data)
