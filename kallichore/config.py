@@ -117,6 +117,9 @@ class Limits:
     """Number of header fields in a request (431 beyond it)."""
     body_bytes: int = 16 * MIB
     """Size of an HTTP request body (413 beyond it)."""
+    reused_block_bytes: int = 32 * MIB
+    """Blocks up to this size are kept for the next big message when they are free. It is the most
+    that glibc accepts."""
     spare_memory_bytes: int = 16 * MIB
     """What our memory may grow by before what is free of it is returned to the system."""
     connections: int = 1000

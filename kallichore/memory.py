@@ -1,4 +1,4 @@
-"""Our own memory: what a flood has left free in the allocator goes back to the system.
+"""Our own memory: what a flood has left free in the allocator goes back to the system in the end.
 
 A queue of hundreds of megabytes that has been read is free to the allocator, but the C library
 keeps it, in pieces between what is still in use, until it is told to return it.

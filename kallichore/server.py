@@ -56,6 +56,7 @@ async def serve(config: Config) -> None:
     """
     _platform.set_process_name(PROCESS_NAME)
     _platform.raise_descriptor_limit()
+    _platform.keep_free_memory(config.limits.reused_block_bytes)
     with ExitStack() as stack:
         signals = stack.enter_context(_open_signals())
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -46,3 +48,24 @@ def test_the_system_takes_memory_back() -> None:
     del pieces
     _platform.return_free_memory()
     assert all(len(piece) == 100_000 for piece in kept)
+
+
+REUSE = """
+import resource
+from kallichore import _platform
+_platform.keep_free_memory(32 * 2**20)
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+block, other = b"x" * 8 * 2**20, b"x" * 24 * 2**20
+del block, other
+before = faults()
+for _ in range(20):
+    block, other = b"x" * 8 * 2**20, b"x" * 24 * 2**20
+    del block, other
+print(faults() - before)
+"""
+
+
+def test_big_blocks_are_used_again_without_asking_the_system() -> None:
+    """All of them anew would be 160 000 pages."""
+    done = subprocess.run([sys.executable, "-c", REUSE], capture_output=True, check=True)
+    assert int(done.stdout) < 1000

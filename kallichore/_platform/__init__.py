@@ -36,6 +36,7 @@ __all__ = [
     "die_with_parent",
     "environment",
     "ephemeral_ports",
+    "keep_free_memory",
     "open_memory_watch",
     "process_facts",
     "process_start_time",
@@ -97,6 +98,12 @@ if TYPE_CHECKING:
         def restore_descriptor_limit(self, pid: int) -> None:
             """Give a child the limit of open files that we were started with."""
 
+        def keep_free_memory(self, size: int) -> None:
+            """Have our allocator keep free blocks up to ``size`` bytes at hand.
+
+            By itself it gets what is big from the system each time, page by page.
+            """
+
         def return_free_memory(self) -> None:
             """Return to the system what our allocator holds and nobody uses. Takes milliseconds."""
 
@@ -116,6 +123,7 @@ set_process_name = _system.set_process_name
 ephemeral_ports = _system.ephemeral_ports
 raise_descriptor_limit = _system.raise_descriptor_limit
 restore_descriptor_limit = _system.restore_descriptor_limit
+keep_free_memory = _system.keep_free_memory
 return_free_memory = _system.return_free_memory
 open_memory_watch = _system.open_memory_watch
 

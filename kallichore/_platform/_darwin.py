@@ -22,6 +22,7 @@ __all__ = [
     "die_with_parent",
     "environment",
     "ephemeral_ports",
+    "keep_free_memory",
     "open_memory_watch",
     "process_facts",
     "raise_descriptor_limit",
@@ -191,6 +192,10 @@ class BlindMemoryWatch:
 
     def close(self) -> None:
         """See `kallichore._platform.MemoryWatch`."""
+
+
+def keep_free_memory(size: int) -> None:
+    """See `kallichore._platform.Platform`; the allocator here does so by itself."""
 
 
 def return_free_memory() -> None:

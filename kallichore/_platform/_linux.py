@@ -24,6 +24,7 @@ __all__ = [
     "die_with_parent",
     "environment",
     "ephemeral_ports",
+    "keep_free_memory",
     "open_memory_watch",
     "process_facts",
     "raise_descriptor_limit",
@@ -35,6 +36,8 @@ __all__ = [
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_CHILD_SUBREAPER: Final = 36
+M_TRIM_THRESHOLD: Final = -1
+M_MMAP_THRESHOLD: Final = -3
 READ_BYTES: Final = 65536
 DEFAULT_EPHEMERAL: Final = range(32768, 61000)
 DESCRIPTOR_CEILING: Final = 1 << 20
@@ -158,6 +161,16 @@ def restore_descriptor_limit(pid: int) -> None:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, inherited_limits)
     except OSError:  # it is gone already, or has become somebody else
         return
+
+
+def keep_free_memory(size: int) -> None:
+    """See `kallichore._platform.Platform`."""
+    import ctypes  # noqa: PLC0415 - see `prctl`
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, size)
+        mallopt(M_TRIM_THRESHOLD, 2 * size)  # the proportion that glibc keeps
 
 
 def return_free_memory() -> None:
