@@ -127,6 +127,7 @@ class ZmqSocket:
         except zmq.Again:
             pass
         if batch:
+            del frame  # it holds a second copy of what may be 50 MB
             self._handle(batch)
         return not (room and size > 0)
 
