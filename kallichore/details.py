@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["ConnectionDetails", "open_connection_details", "report", "resolve_token", "server_path"]
 
 NO_TOKEN: Final = "none"  # noqa: S105 (the word that stands for no token)
+TOKEN_FILE_BYTES: Final = 4096
+"""A bigger file holds no token, whatever space is around it."""
 
 
 class ConnectionDetails(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,13 +57,14 @@ def resolve_token(given: str | None, limits: Limits) -> str | None:
     path = Path(given)
     try:
         with path.open("rb") as file:
-            data = file.read(limits.token_bytes * 2)
-        token = data.decode().strip()
+            data = file.read(TOKEN_FILE_BYTES + 1)
+        too_big = len(data) > TOKEN_FILE_BYTES
+        token = "" if too_big else data.decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise StartupRefusal(f"Cannot read the token file {path}: {error}") from error
-    if not token:
+    if not token and not too_big:
         raise StartupRefusal(f"The token file {path} is empty")
-    if len(token) > limits.token_bytes:
+    if too_big or len(token) > limits.token_bytes:
         raise StartupRefusal(f"The token in {path} has more than {limits.token_bytes} characters")
     try:
         path.unlink()
@@ -101,7 +104,8 @@ def open_connection_details(path: Path, details: ConnectionDetails) -> Iterator[
 
 def _remove_if_ours(path: Path, server_id: str) -> None:
     with suppress(OSError, ValueError):
-        if msgspec.json.decode(path.read_bytes())["server_id"] == server_id:
+        found = msgspec.json.decode(path.read_bytes(), type=ConnectionDetails)
+        if found.server_id == server_id:
             path.unlink()
 
 
