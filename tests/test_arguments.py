@@ -95,7 +95,7 @@ def test_a_flag_and_its_value_may_be_two_words(
     assert found(parse(flag, value), path) == expected
 
 
-@pytest.mark.parametrize(("flag", "value", "path", "expected"), LONG)
+@pytest.mark.parametrize(("flag", "value", "path", "expected"), LONG + SHORT)
 def test_a_flag_and_its_value_may_be_joined_by_an_equals_sign(
     flag: str, value: str, path: str, expected: object
 ) -> None:
@@ -119,6 +119,8 @@ def test_paths_are_absolute_whatever_was_given(
         (("--connection-file", "/a"), Transport.SOCKET),
         (("--connection-file", "/a", "--transport", "tcp"), Transport.TCP),
         (("--handshake-socket", "/a"), Transport.TCP),
+        (("--handshake-socket", "/a", "--connection-file", "/b"), Transport.SOCKET),
+        (("--handshake-socket", "/a", "--unix-socket", "/b"), Transport.SOCKET),
     ],
 )
 def test_a_transport_that_is_not_given_is_inferred(
@@ -154,6 +156,8 @@ def test_options_that_contradict_each_other_are_refused_with_a_sentence(
         (("--port", "1", "--unix-socket", "/a", "--transport", "pigeon"), "--port"),
         (("--unix-socket", "/a", "--transport", "named-pipe"), "--unix-socket"),
         (("--unix-socket", "/a", "--transport", "pigeon"), "--unix-socket"),
+        (("--port", "1", "--transport", "named-pipe"), "--port"),
+        (("--port", "1", "--unix-socket", "/a"), "--port"),
     ],
 )
 def test_the_first_contradiction_in_the_contracts_order_is_named(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from kallichore.client import RequestFailed
 from kallichore.config import Deadlines
 from kallichore.kernel.launch import Launch
 from kallichore.kernel.launched import listens
+from kallichore.models import InterruptMode
 from tests.listening import Ear, words
 from tests.puppets import PUPPET, puppet, session_of, start_puppet
 from tests.serving import Serving, open_serving
@@ -257,3 +259,22 @@ async def test_an_adopted_session_is_restarted_only_with_a_command(serving: Serv
             await client.restart_session("one")
     assert caught.value.code == "KS-5"
     assert (await client.get_session("one")).status == "exited"
+
+
+async def test_an_adopted_kernel_is_what_it_says_it_is(serving: Serving) -> None:
+    """One that publishes no status is ready; and one that takes messages is interrupted."""
+    client = serving.client
+    new = session_of([], interrupt_mode=InterruptMode.MESSAGE)
+    await client.new_session(new)
+    connection = await client.connection_info("one")
+    async with foreign_kernel(serving, connection, quiet=True):
+        await client.adopt_session("one", connection)
+        assert (await client.get_session("one")).status == "ready"
+        async with client.open_channel("one") as channel:
+            ear = Ear(channel)
+            msg_id = await ear.send("say('go')\nwhile True: pass")
+            await ear.until("iopub:stream")
+            await client.interrupt_session("one")
+            frames = await ear.until("iopub:status=idle", parent=msg_id)
+    assert "iopub:error" in words(frames)
+    assert (await client.get_session("one")).working_directory == os.getcwd()  # noqa: PTH109

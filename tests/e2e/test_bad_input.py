@@ -10,7 +10,7 @@ import trio
 
 from kallichore.client import RequestFailed, SessionUnknown, StartFailed
 from kallichore.config import Limits
-from tests.listening import Ear, words
+from tests.listening import Ear, word
 from tests.puppets import puppet, puppet_argv, session_of, start_puppet
 from tests.serving import Serving, open_serving
 
@@ -63,7 +63,9 @@ async def test_an_odd_session_id_works_everywhere(both_ways: Serving, what: str)
     await start_puppet(client, session_id)
     assert (await client.get_session(session_id)).session_id == session_id
     async with client.open_channel(session_id) as channel:
-        assert "iopub:stream" in words(await Ear(channel).execute("say('1')"))
+        frames = await Ear(channel).execute("say(kernel.identity.hex())")
+    (said,) = [one["content"]["text"] for one in frames if word(one) == "iopub:stream"]
+    assert bytes.fromhex(said) == session_id.encode()  # of our sockets (CONTRACT 6)
     await client.kill_session(session_id)
     await both_ways.wait_until("exited", session_id)
     await client.delete_session(session_id)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import socket
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import trio
@@ -254,3 +255,16 @@ async def test_each_session_has_its_own_socket_and_keeps_it(serving: Serving) ->
     entries = {path.name for path in serving.directory.iterdir()}
     assert paths[0].rpartition("/")[2] not in entries
     assert paths[1].rpartition("/")[2] in entries
+
+
+async def test_the_system_takes_little_of_what_a_client_has_not_read(both_ways: Serving) -> None:
+    """At most 256 kB: that much is lost when a client vanishes (CONTRACT 5.4)."""
+    client = both_ways.client
+    await start_puppet(client)
+    async with client.open_channel("one"):
+        assert (await client.get_session("one")).connected
+        frontend = both_ways.supervisor.get("one").talk.frontend
+        assert frontend is not None
+        taken = cast("Any", frontend)._peer._socket
+        size = taken.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    assert 0 < size <= 256 * 1024

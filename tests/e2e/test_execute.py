@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -122,6 +124,20 @@ async def test_without_a_kernel_it_fails_at_once(serving: Serving, *, ended: boo
     with pytest.raises(RequestFailed) as caught:
         await execute(client, "1")
     assert (caught.value.status, caught.value.code) == (400, "session_not_ready")
+
+
+async def test_while_a_kernel_is_offline_it_fails_at_once() -> None:
+    quick = Deadlines(heartbeat_pause_seconds=0.05, heartbeat_patience_seconds=0.2)
+    async with open_serving(deadlines=quick) as serving:
+        await start_puppet(serving.client)
+        pid = (await serving.client.get_session("one")).process_id
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        await serving.wait_until("offline")
+        with pytest.raises(RequestFailed) as caught:
+            await execute(serving.client, "1")
+        assert (caught.value.status, caught.value.code) == (400, "session_not_ready")
+        await serving.client.kill_session("one")
 
 
 async def test_a_starting_kernel_is_waited_for(serving: Serving) -> None:
@@ -330,6 +346,7 @@ async def test_history_keeps_the_last_hundred(serving: Serving) -> None:
         await execute(client, f"{number}")
     history = await client.get_session_history("one")
     assert [one.input for one in history] == [str(number) for number in range(5, 105)]
+    assert list((await client.get_session("one")).history) == history[-3:]
 
 
 async def test_a_reply_without_idle_is_waited_for_and_an_idle_without_reply_too(

@@ -240,3 +240,21 @@ async def test_a_restart_while_the_kernel_starts_waits_for_its_turn(serving: Ser
     record = await client.get_session("one")
     assert record.status == "idle"
     assert record.last_exit is not None
+
+
+async def test_a_kernel_hears_whether_it_ends_for_good(tmp_path: Path) -> None:
+    """It is asked over control, before any signal, with `restart` as the contract has it."""
+    told = tmp_path / "told"
+    listen = (
+        "import threading\n"
+        "frames = kernel.frames\n"
+        "def noted(msg_type, content, *rest, **more):\n"
+        "    if msg_type == 'shutdown_reply':\n"
+        f"        open({str(told)!r}, 'a').write(str(content['restart']) + ' ')\n"
+        "    return frames(msg_type, content, *rest, **more)\n"
+        "kernel.frames = noted"
+    )
+    async with open_serving() as serving:
+        await start_puppet(serving.client, ready=listen)
+        await serving.client.restart_session("one")
+    assert told.read_text() == "True False "

@@ -88,6 +88,19 @@ async def test_the_101_leaves_in_a_write_of_its_own(
     assert writes[1].endswith(b"\r\n\r\n")
 
 
+async def test_on_the_sessions_socket_it_does_so_too(
+    unix: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At any path, without a token; frames that come with the upgrade are used there as well."""
+    wire = await unix.connect(await socket_of(unix))
+    writes = counted_writes(monkeypatch)
+    await opened(wire, upgrade("/where/ever?x=1", Authorization=None) + TEXT)
+    assert writes[1].startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
+    assert writes[1].endswith(b"\r\n\r\n")
+    await unix.session.heard.wait()
+    assert unix.session.texts == ["{}"]
+
+
 async def test_frames_that_come_with_the_upgrade_are_used(tcp: Front) -> None:
     wire = await tcp.connect()
     await wire.send(upgrade(CHANNEL) + TEXT + TEXT + CLOSE)
