@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final, Protocol
 
+import msgspec
 import trio
 import zmq
 
 from kallichore.kernel.zmq_socket import ZmqSocket
+from kallichore.log import TRACE
 from kallichore.protocol.message import Channel
 from kallichore.protocol.wire import Signer, serialize
 
@@ -20,8 +23,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Channels", "HeartbeatListener"]
 
+log = logging.getLogger(__name__)
 RECONNECT_MS: Final = 5
 """How soon libzmq knocks again at a port where no kernel listens yet."""
+
+
+_DELIMITER: Final = b"<IDS|MSG>"
+_HEADER: Final = 2
+"""Where a message's header is, counted from the delimiter."""
 
 
 class HeartbeatListener(Protocol):
@@ -50,6 +59,7 @@ class Channels:
         self._context = context
         self._limits = limits
         self._deadlines = deadlines
+        self._handle = handle
         self._base = f"{connection.transport}://{connection.ip}:"
         self._heartbeat_port = connection.hb_port
         self.signer = Signer(connection.key)
@@ -65,7 +75,7 @@ class Channels:
                 self._sockets[channel] = ZmqSocket(
                     self._connect(channel, port, identity),
                     limits,
-                    lambda batch, channel=channel: handle(channel, batch),  # type: ignore[misc]
+                    lambda batch, channel=channel: self._take(channel, batch),  # type: ignore[misc]
                 )
         except BaseException:
             self.close()
@@ -97,7 +107,16 @@ class Channels:
 
     def send(self, message: ClientMessage) -> bool:
         """Sign and send, or queue behind what waits; False if too much waits already."""
+        if log.isEnabledFor(TRACE):
+            log.log(TRACE, "to %s: %s %s", message.channel, message.msg_type, message.msg_id)
         return self._sockets[message.channel].send(serialize(message, self.signer))
+
+    def _take(self, channel: Channel, batch: list[list[bytes]]) -> None:
+        if log.isEnabledFor(TRACE):
+            for frames in batch:
+                size = sum(map(len, frames))
+                log.log(TRACE, "from %s: %s, %d bytes", channel, _name(frames), size)
+        self._handle(channel, batch)
 
     def drain(self, channel: Channel) -> None:
         """Handle what waits on one channel now."""
@@ -136,6 +155,21 @@ class Channels:
             return not patience.cancelled_caught
         finally:
             socket.close()
+
+
+class _Header(msgspec.Struct):
+    msg_type: str = ""
+    msg_id: str = ""
+
+
+def _name(frames: list[bytes]) -> str:
+    """Type and id of a message, for the log: nothing of it has been checked yet."""
+    try:
+        header = frames[frames.index(_DELIMITER) + _HEADER]
+        found = msgspec.json.decode(header, type=_Header)
+    except (ValueError, IndexError, RecursionError):
+        return "something malformed"
+    return f"{found.msg_type} {found.msg_id}"
 
 
 async def _until(socket: zmq.Socket[bytes], event: int) -> None:
