@@ -82,7 +82,7 @@ def test_the_http_reference_is_the_whole_document(generated: Any) -> None:
         assert f"### {operation.operation_id}\n" in page
         section = page.partition(f"### {operation.operation_id}\n")[2].partition("\n### ")[0]
         for status in operation.node["responses"]:
-            assert f"\n**{status} " in section
+            assert f"\n**{status}** " in section
     for name, schema in load()["components"]["schemas"].items():
         section = page.partition(f"(schema-{name})=")[2].partition("(schema-")[0]
         assert section

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 DOCUMENT = Path(__file__).parents[2] / "kallichore.json"
 METHODS = ("get", "put", "post", "delete")
+HEADING = re.compile(r"^(#+ )", re.MULTILINE)
 
 Node = dict[str, Any]
 
@@ -150,9 +152,9 @@ def _resolved(node: Node) -> Node:
 
 
 def _text(node: Node) -> str:
-    """Summary and description, whichever there are."""
+    """Summary and description, whichever there are; its headings are below that of their owner."""
     parts = [node.get("summary", "").rstrip("."), node.get("description", "")]
-    return ". ".join(part for part in parts if part)
+    return HEADING.sub(r"#\1", ". ".join(part for part in parts if part))
 
 
 def _cell(text: str) -> str:
