@@ -358,3 +358,37 @@ def test_a_shell_may_call_itself_by_its_path() -> None:
     noise = ShellNoiseFilter(bash_step("/opt/my-2/bin/bash"))
     assert noise.feed(BASH_NOISE.replace(b"bash:", b"/opt/my-2/bin/bash:")) == b""
     assert ShellNoiseFilter(None).feed(BASH_NOISE) == BASH_NOISE
+
+
+@pytest.mark.parametrize(
+    ("shell", "login", "source"),
+    [
+        ("bash", "--login", "."),
+        ("zsh", "--login", "."),
+        ("csh", "-d", "source"),
+        ("tcsh", "-d", "source"),
+        ("sh", "-l", "."),
+        ("ksh", "-l", "."),
+        ("fish", "-l", "source"),
+        ("strange", "-l", "."),
+    ],
+)
+def test_each_shell_is_called_as_the_contract_has_it(
+    shell: str, login: str, source: str, tmp_path: Path
+) -> None:
+    """Also those that are not here. What comes of it is seen above, in those that are."""
+    calls = {
+        kind: planned(
+            tmp_path,
+            f"/a/{shell}",
+            startup_environment=kind,
+            startup_environment_arg="do/it",
+            working_directory=str(tmp_path),
+        ).argv
+        for kind in StartupEnvironment
+    }
+    assert calls[StartupEnvironment.NONE][0] == sys.executable
+    assert calls[StartupEnvironment.SHELL][:3] == [f"/a/{shell}", login, "-c"]
+    assert calls[StartupEnvironment.SHELL][3].startswith("exec ")
+    assert calls[StartupEnvironment.COMMAND][:3] == [f"/a/{shell}", "-i", "-c"]
+    assert calls[StartupEnvironment.SCRIPT][3].startswith(f"{source} '{tmp_path}/do/it'")
