@@ -92,6 +92,15 @@ async def test_info_describes_the_first_session(one_session: FakeServer) -> None
     assert json.loads(out) == SESSION
 
 
+async def test_of_several_sessions_the_first_is_meant(lone_server: FakeServer) -> None:
+    sessions = [{**SESSION, "session_id": name} for name in ("z", "a")]
+    lone_server.answer("GET", "/sessions", {"total": 2, "sessions": sessions})
+    for name in ("z", "a"):
+        lone_server.answer("POST", f"/sessions/{name}/interrupt", None)
+    for chosen, said in (((), "Interrupted z.\n"), (("--session-id", "a"), "Interrupted a.\n")):
+        assert (await kcclient("-u", lone_server.address, "interrupt", *chosen))[1] == said
+
+
 @pytest.mark.parametrize(
     ("command", "method", "path", "said"),
     [
