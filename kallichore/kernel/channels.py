@@ -70,6 +70,9 @@ class Channels:
             Channel.STDIN: connection.stdin_port,
         }
         self._sockets: dict[Channel, ZmqSocket] = {}
+        self._stdin: zmq.Socket[bytes] | None = None
+        self._met: zmq.Socket[bytes] | None = None
+        """Hears when the kernel's stdin has shaken hands with ours; None once nobody listens."""
         try:
             for channel, port in ports.items():
                 self._sockets[channel] = ZmqSocket(
@@ -91,6 +94,9 @@ class Channels:
             socket.set(zmq.SUBSCRIBE, b"")
         else:
             socket.set(zmq.ROUTING_ID, identity)
+        if channel is Channel.STDIN:
+            self._stdin = socket
+            self._met = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
         socket.connect(self._base + str(port))
         return socket
 
@@ -104,6 +110,21 @@ class Channels:
         """Begin to receive, in tasks of the given nursery."""
         for channel, socket in self._sockets.items():
             nursery.start_soon(socket.run, name=f"pump {channel}")
+
+    async def stdin_met(self) -> None:
+        """Wait until the kernel knows our stdin: what it asks of somebody unknown is lost."""
+        if self._met is not None:
+            try:
+                await _until(self._met, zmq.POLLIN)
+            finally:
+                self._stop_listening()
+
+    def _stop_listening(self) -> None:
+        met, self._met = self._met, None
+        if met is not None:
+            if self._stdin is not None and not self._stdin.closed:
+                self._stdin.disable_monitor()  # first: libzmq waits for those who listen
+            met.close(0)
 
     def send(self, message: ClientMessage) -> bool:
         """Sign and send, or queue behind what waits; False if too much waits already."""
@@ -124,6 +145,7 @@ class Channels:
 
     def close(self) -> None:
         """Close the sockets. What the kernel has not taken is lost."""
+        self._stop_listening()
         for socket in self._sockets.values():
             socket.close()
 

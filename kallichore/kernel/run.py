@@ -141,7 +141,8 @@ class Readiness:
 
         The busy and idle around an answer show the latter. Those around the first one may have gone
         out before the subscription came in; so the kernel is asked again, under the same id. One
-        that says nothing on iopub, against the specification, is taken as it is in the end.
+        that says nothing on iopub, against the specification, is taken as it is in the end. And so
+        is one whose stdin has not met ours by then.
         """
         message = own_request(Channel.SHELL, "kernel_info_request", {})
         host.info_requested(message.msg_id)
@@ -156,6 +157,7 @@ class Readiness:
                 await self.info.wait()
             else:
                 await self._hears_status(deadlines)
+            await channels.stdin_met()
         host.kernel_answered()
 
     async def _hears_status(self, deadlines: Deadlines) -> bool:

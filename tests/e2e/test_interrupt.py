@@ -11,7 +11,9 @@ import pytest
 import trio
 
 from kallichore.client import RequestFailed, SessionUnknown
+from kallichore.kernel.channels import Channels
 from kallichore.models import InterruptMode
+from kallichore.protocol.message import Channel
 from tests.listening import Ear, words
 from tests.puppets import open_meeting, puppet, start_puppet
 
@@ -166,6 +168,31 @@ async def test_a_question_is_answered_over_stdin(both_ways: Serving) -> None:
         (*_, asked) = await ear.until("stdin:input_request")
         assert asked["parent_header"]["msg_id"] == msg_id
         assert asked["content"] == {"prompt": "name?", "password": False}
+        await channel.request("input_reply", {"value": "Kalli"}, channel="stdin")
+        (*_, stream) = await ear.until("iopub:stream")
+    assert stream["content"]["text"] == "Kalli!"
+
+
+async def test_a_question_right_after_the_start_is_heard(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel's ROUTER drops what it asks of somebody it does not know: so the start waits."""
+    connect = Channels._connect
+
+    def slow_on_stdin(self: Channels, channel: Channel, port: int, identity: bytes) -> Any:
+        with monkeypatch.context() as patch:
+            if channel is Channel.STDIN:
+                patch.setattr("kallichore.kernel.channels.RECONNECT_MS", 400)
+            return connect(self, channel, port, identity)
+
+    monkeypatch.setattr(Channels, "_connect", slow_on_stdin)
+    client = serving.client
+    await client.new_session(puppet())
+    async with client.open_channel("one") as channel:
+        ear = Ear(channel)
+        await ear.send("say(question('name?') + '!')", allow_stdin=True)
+        await client.start_session("one")
+        await ear.until("stdin:input_request")
         await channel.request("input_reply", {"value": "Kalli"}, channel="stdin")
         (*_, stream) = await ear.until("iopub:stream")
     assert stream["content"]["text"] == "Kalli!"
