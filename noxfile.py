@@ -133,6 +133,14 @@ def minimums(session: nox.Session) -> None:
 
 
 @nox.session
+def kernels(session: nox.Session) -> None:
+    """Run the kernels' suite on those of R, Rust, Node and Go too, which it installs as it can."""
+    install(session, "tests")
+    cache = session.cache_dir / "kernels"
+    session.run("python", "-m", "tests.kernels", str(cache), *session.posargs)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Search with hypothesis for much longer than the tests do, and elsewhere each time."""
     install(session, "tests")

@@ -115,13 +115,14 @@ async def open_serving(
     limits: Limits | None = None,
     deadlines: Deadlines | None = None,
     environment: Mapping[str, str] | None = None,
+    patience: float = PATIENCE,
 ) -> AsyncIterator[Serving]:
     """Serve until the end of the block; then shut down in order, and see that nothing is left."""
     config = Config(
         transport=transport, limits=limits or Limits(), deadlines=deadlines or Deadlines()
     )
     before = take_account()
-    with tempfile.TemporaryDirectory(prefix="kc-", dir="/tmp") as name, trio.fail_after(PATIENCE):
+    with tempfile.TemporaryDirectory(prefix="kc-", dir="/tmp") as name, trio.fail_after(patience):
         directory = Path(name)
         tools: RunTools | None = None
         with ExitStack() as stack:
