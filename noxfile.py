@@ -156,6 +156,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Drive random clients, kernels and faults, and then audit; -- --minutes N --seed S."""
+    install(session, "tests")
+    session.run("python", "-m", "tests.soak", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style, formatting, Trio's pitfalls, and that imports keep to the layers."""
     install(session, "lint")

@@ -124,6 +124,8 @@ class Limits:
     """What our memory may grow by before what is free of it is returned to the system."""
     connections: int = 1000
     """Connections open at once to the main listener; one more waits in the backlog."""
+    accepted_at_once: int = 256
+    """Connections accepted before other tasks get a turn."""
     listen_backlog: int = 1024
     """Connections the operating system may queue for the main listener."""
     start_attempts: int = 4

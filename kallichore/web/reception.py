@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import socket
 from typing import TYPE_CHECKING
 
 import trio
@@ -163,9 +164,34 @@ class Reception:
             nursery.cancel_scope.cancel(reason="the door is closed")
 
     async def _accept(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
-        while True:
-            await self._wait_for_place(listener)
-            nursery.start_soon(self._receive, await self._next_stream(listener))
+        borrowed = socket.socket(fileno=listener.socket.fileno())
+        try:
+            while True:
+                await self._wait_for_place(listener)
+                self._welcome(await self._next_stream(listener), nursery)
+                self._accept_those_who_wait(borrowed, nursery)
+        finally:
+            borrowed.detach()
+
+    def _accept_those_who_wait(self, listener: socket.socket, nursery: trio.Nursery) -> None:
+        """Take whoever else is there already.
+
+        Trio gives a turn of the loop to each connection, which is long when kernels flood: behind a
+        crowd of hundreds a request would wait for many seconds.
+        """
+        for _ in range(min(self.free_places, self._config.limits.accepted_at_once)):
+            try:
+                accepted, _address = listener.accept()
+            except OSError:  # nobody is there, or whatever it is will come again
+                return
+            self.free_places -= 1
+            self._welcome(trio.SocketStream(trio.socket.from_stdlib_socket(accepted)), nursery)
+
+    def _welcome(self, stream: trio.SocketStream, nursery: trio.Nursery) -> None:
+        """Begin to serve a connection; they are remembered in the order in which they came."""
+        connection = Connection(stream, self, self._config)
+        self._present[connection] = None
+        nursery.start_soon(self._receive, connection)
 
     async def _wait_for_place(self, listener: trio.SocketListener) -> None:
         """Take a place for the next connection. Idle ones make way, but only if somebody knocks."""
@@ -191,12 +217,10 @@ class Reception:
         """Make the idle connection that came first leave, if there is one."""
         any(connection.dismiss() for connection in self._present)
 
-    async def _receive(self, stream: trio.SocketStream) -> None:
+    async def _receive(self, connection: Connection) -> None:
         """Serve one connection to its end."""
-        connection = Connection(stream, self, self._config)
-        self._present[connection] = None
         try:
-            async with stream:
+            async with connection.stream:
                 await contain("a connection", self._serve_unless_gone, connection)
         finally:
             del self._present[connection]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import socket
+from contextlib import ExitStack
 
 import pytest
 import trio
@@ -141,6 +142,34 @@ async def test_channels_take_no_places() -> None:
             wire = await front.connect()
             assert (await wire.ask(upgrade("/sessions/one/channels"))).status == 101
         assert (await front.ask("GET", "/status")).status == 200
+
+
+class Turns(trio.abc.Instrument):
+    """Counts the turns of the loop, each of which is long when kernels flood."""
+
+    count = 0
+
+    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 (Trio's interface)
+        self.count += 1
+
+
+@BOTH
+async def test_a_crowd_that_waits_costs_the_next_one_few_turns(transport: Transport) -> None:
+    turns = Turns()
+    async with open_front(transport) as front:
+        late = await front.connect()
+        await late.ask(STATUS)
+        family = socket.AF_UNIX if isinstance(front.address, str) else socket.AF_INET
+        crowd = [socket.socket(family) for _ in range(120)]
+        with ExitStack() as stack:
+            for one in crowd:
+                stack.enter_context(one)
+                one.connect(front.address)  # nobody accepts it yet: this blocks the loop
+            late = await front.connect()
+            trio.lowlevel.add_instrument(turns)
+            assert (await late.ask(STATUS)).status == 200
+            trio.lowlevel.remove_instrument(turns)
+    assert turns.count < 20
 
 
 async def test_running_out_of_descriptors_is_survived(
