@@ -143,7 +143,8 @@ async def _ask_for_status(world: World, seconds: float) -> None:
 async def _time_status(record: Record, client: Client | None, world: World) -> float:
     """Ask a client for ``/status``, a new one if there is none; give the seconds it took."""
     async with AsyncExitStack() as stack:
-        client = client or await stack.enter_async_context(Client(world.client.target))
+        if client is None:
+            client = await stack.enter_async_context(Client(world.client.target))
         began = trio.current_time()
         await record.ask("status", client.server_status)
         return trio.current_time() - began
