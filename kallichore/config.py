@@ -161,6 +161,9 @@ class Deadlines:
     """How long an execution's reply may come after its idle; then the next one goes out."""
     execute_start_seconds: float = 30.0
     """How long ``/execute`` waits for a kernel that is still starting."""
+    interrupt_again_seconds: float = 0.5
+    """Code of an ``/execute`` given up before it ran is interrupted again if it runs this long: a
+    kernel may ignore an interrupt in the moment in which it begins."""
     kernel_shutdown_seconds: float = 3.0
     """A kernel's time to obey `shutdown_request` when the server stops."""
     restart_shutdown_seconds: float = 5.0

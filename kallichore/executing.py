@@ -69,7 +69,7 @@ async def execute(
             await over.wait()
     finally:
         if not over.is_set():
-            _withdraw(session, execution)
+            _withdraw(session, execution, deadlines)
     if not over.is_set():
         raise ExecutionTimeout(asked.timeout_seconds or 0)
     if execution.reply is None and session.status in _NOT_READY:
@@ -111,9 +111,32 @@ def _request(session: Session, asked: ExecuteRequest) -> ClientMessage:
     )
 
 
-def _withdraw(session: Session, execution: Execution) -> None:
+def _withdraw(session: Session, execution: Execution, deadlines: Deadlines) -> None:
     session.talk.forget(execution)
     session.talk.receive(ExecutionWithdrawn(execution))
+    if execution.busy:
+        _interrupt(session, execution)
+    elif session.talk.state.queue.active is execution:
+        session.start_soon(_interrupt_when_it_runs, session, execution, deadlines)
+
+
+async def _interrupt_when_it_runs(
+    session: Session, execution: Execution, deadlines: Deadlines
+) -> None:
+    """Interrupt it when the kernel says that it works on it, and again if that was too early.
+
+    A signal overtakes the request, and a kernel that has not got that far yet ignores it.
+    """
+    while session.talk.state.queue.active is execution and not execution.busy:
+        await session.talk.status_changed.next()
+    _interrupt(session, execution)
+    with trio.move_on_after(deadlines.interrupt_again_seconds):
+        while session.talk.state.queue.active is execution:
+            await session.talk.status_changed.next()
+    _interrupt(session, execution)
+
+
+def _interrupt(session: Session, execution: Execution) -> None:
     if session.talk.state.queue.active is execution:
         with suppress(KallichoreError):
             session.control.interrupt()

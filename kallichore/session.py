@@ -202,6 +202,11 @@ class Session:
         """Run code on a caller's behalf; see `kallichore.executing.execute`."""
         return await execute(self, asked, self._tools.limits, self._tools.deadlines)
 
+    def start_soon(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """Have something done in the session's nursery, if the session has not ended."""
+        if self._nursery is not None and not self._closed.is_set():
+            self._nursery.start_soon(partial(work, *arguments))
+
     async def delete(self) -> None:
         """End the session; its client gets a close frame.
 

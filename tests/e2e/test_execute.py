@@ -266,6 +266,31 @@ async def test_a_caller_that_hangs_up_interrupts_what_runs(serving: Serving) -> 
         assert "iopub:stream" in words(await ear.execute("say('free')"))
 
 
+async def test_a_caller_that_hangs_up_at_once_interrupts_what_has_not_begun(
+    serving: Serving,
+) -> None:
+    """A frozen kernel gets the signal before it has even read the request."""
+    client = serving.client
+    await start_puppet(client)
+    pid = (await client.get_session("one")).process_id
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    talk = serving.supervisor.get("one").talk
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(execute, client, "while True: pass")
+        while talk.state.queue.active is None:
+            await client.get_session("one")
+        active = talk.state.queue.active
+        nursery.cancel_scope.cancel()
+    while not active.withdrawn:
+        await client.get_session("one")
+    os.kill(pid, signal.SIGCONT)
+    with trio.fail_after(5):
+        while not active.finished:
+            await talk.status_changed.next()
+        assert (await execute(client, "say('free')")).output
+
+
 async def test_a_caller_that_hangs_up_withdraws_what_waits(serving: Serving) -> None:
     client = serving.client
     await start_puppet(client)
