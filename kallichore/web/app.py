@@ -127,6 +127,8 @@ class Application:
         try:
             token_needed = (scope["method"], path) not in _OPEN
             self._access.check(tuple(scope["headers"]), token_needed=token_needed)
+            if path.startswith("//"):
+                raise Refused.by(NotFound(path))  # the router would take it for one slash
         except Refused as refused:
             await _refuse(refused, respond)
             return

@@ -228,6 +228,8 @@ async def test_a_body_needs_no_content_type_and_may_claim_any(front: Front) -> N
         "/sessions/one/nothing",
         "/sessions/a/b/start",
         "//",
+        "//status",
+        "///sessions",
     ],
 )
 async def test_an_unknown_path_is_a_404_in_words_for_those_who_have_the_token(
