@@ -124,7 +124,7 @@ class Control:
                     or run.requested
                     or trio.current_time() >= began + timeout
                 )
-                if not last and run.lost_port_race(failure):
+                if not last and run.lost_port_race:
                     tally.lost_port_races += 1
                     log.info("the kernel lost the race for a port; starting it again")
                     continue

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 import zmq
 
 from kallichore.errors import ConnectFailed, ConnectTimeout, NoKernelInfo, StartupFailed
 from kallichore.kernel.channels import Channels
-from kallichore.kernel.launched import listens
+from kallichore.kernel.probe import address_of, listens
 from kallichore.kernel.run import Readiness, RunExit, own_request
 from kallichore.protocol.message import Channel
 
@@ -57,28 +58,18 @@ class AdoptedRun:
     async def run(self, *, task_status: trio.TaskStatus[None]) -> RunExit:
         """See `KernelRun.run`."""
         assert self.connection is not None  # noqa: S101 (only a launched run learns it later)
-        tools = self._tools
-        try:
-            channels = self._channels = Channels(
-                tools.context,
-                self.connection,
-                self._session_id.encode(),
-                tools.limits,
-                tools.deadlines,
-                self._handle,
-            )
-        except zmq.ZMQError as error:
-            raise StartupFailed(ConnectFailed(str(error))) from error
         try:
             with self._life:
-                await self._live(channels, task_status)
+                await self._connect(self.connection)
+                await self._live(task_status)
         finally:
-            channels.close()
+            if self._channels is not None:
+                self._channels.close()
             self.exited.set()
         if not self._answered:
             raise StartupFailed(
                 NoKernelInfo(f"no answer within {self._timeout:g} seconds")
-                if listens(*self._address)
+                if await listens(*self._address)
                 else ConnectTimeout(self._timeout)
             )
         return RunExit(
@@ -89,8 +80,30 @@ class AdoptedRun:
             requested=self.requested,
         )
 
-    async def _live(self, channels: Channels, task_status: trio.TaskStatus[None]) -> None:
+    async def _connect(self, connection: ConnectionInfo) -> None:
+        """Connect to where the kernel is, which is the same place from now on."""
+        tools = self._tools
+        try:
+            with trio.fail_after(self._timeout):
+                host = await address_of(connection.ip)
+            self._address = (host, connection.shell_port)
+            self._channels = Channels(
+                tools.context,
+                msgspec.structs.replace(connection, ip=host),
+                self._session_id.encode(),
+                tools.limits,
+                tools.deadlines,
+                self._handle,
+            )
+        except trio.TooSlowError:
+            raise StartupFailed(ConnectTimeout(self._timeout)) from None
+        except (zmq.ZMQError, OSError, UnicodeError) as error:
+            raise StartupFailed(ConnectFailed(str(error))) from error
+
+    async def _live(self, task_status: trio.TaskStatus[None]) -> None:
         """Talk to the kernel until it is gone, or has not answered in time."""
+        channels = self._channels
+        assert channels is not None  # noqa: S101 (we have just connected)
         async with trio.open_nursery() as life:
             channels.start(life)
             with trio.move_on_after(self._timeout):
@@ -111,7 +124,7 @@ class AdoptedRun:
         while True:
             await self._lost.wait()
             with trio.move_on_after(deadlines.adopted_lost_seconds) as patience:
-                while self._lost.is_set() and listens(*self._address):  # noqa: ASYNC110 (no event tells)
+                while self._lost.is_set() and await listens(*self._address):  # noqa: ASYNC110 (no event tells)
                     await trio.sleep(deadlines.heartbeat_pause_seconds)
             if patience.cancelled_caught or self._lost.is_set():
                 return
@@ -152,7 +165,7 @@ class AdoptedRun:
         if self._answered:
             self.send(own_request(Channel.CONTROL, "shutdown_request", {"restart": restart}))
             with trio.move_on_after(polite_seconds):
-                while listens(*self._address):  # noqa: ASYNC110 (no event tells)
+                while await listens(*self._address):  # noqa: ASYNC110 (no event tells)
                     await trio.sleep(self._tools.deadlines.adopted_poll_seconds)
         self._life.cancel(reason="the session lets go of the adopted kernel")
         await self.exited.wait()

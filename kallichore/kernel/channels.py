@@ -60,7 +60,9 @@ class Channels:
         self._limits = limits
         self._deadlines = deadlines
         self._handle = handle
-        self._base = f"{connection.transport}://{connection.ip}:"
+        self._is_ipv6 = ":" in connection.ip
+        host = f"[{connection.ip}]" if self._is_ipv6 else connection.ip
+        self._base = f"{connection.transport}://{host}:"
         self._heartbeat_port = connection.hb_port
         self.signer = Signer(connection.key)
         ports = {
@@ -104,6 +106,7 @@ class Channels:
         socket: zmq.Socket[bytes] = self._context.socket(kind)
         socket.set(zmq.LINGER, 0)
         socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
+        socket.set(zmq.IPV6, int(self._is_ipv6))
         return socket
 
     def start(self, nursery: trio.Nursery) -> None:

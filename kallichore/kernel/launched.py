@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import codecs
 import logging
-import socket
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 import zmq
@@ -23,6 +22,7 @@ from kallichore.errors import (
 )
 from kallichore.kernel import launch
 from kallichore.kernel.channels import Channels
+from kallichore.kernel.probe import listens
 from kallichore.kernel.process import (
     exit_reason,
     how_it_ended,
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 __all__ = ["LaunchedRun"]
 
 log = logging.getLogger(__name__)
-_PROBE_SECONDS: Final = 0.05
-"""On the loopback an answer or a refusal comes within microseconds."""
 
 
 class LaunchedRun:
@@ -84,6 +82,8 @@ class LaunchedRun:
         self.process: Process | None = None
         self.connection: ConnectionInfo | None = None
         self.exited = trio.Event()
+        self.lost_port_race = False
+        """Whether the start failed because somebody else holds a port that the kernel was given."""
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> RunExit:
         """See `KernelRun.run`."""
@@ -109,7 +109,9 @@ class LaunchedRun:
                 self._channels.close()
             way.__exit__(None, None, None)
         if failure is not None:
-            raise self._startup_failed(failure, process)
+            failed = self._startup_failed(failure, process)
+            self.lost_port_race = await self._port_is_taken(failed)
+            raise failed
         return self._exit(process)
 
     def _connect(self, connection: ConnectionInfo) -> None:
@@ -216,7 +218,7 @@ class LaunchedRun:
         if failure is not None:
             return failure
         assert self.connection is not None  # noqa: S101 (the way has succeeded)
-        if listens(self.connection.ip, self.connection.shell_port):
+        if await listens(self.connection.ip, self.connection.shell_port):
             return NoKernelInfo(f"no answer within {self._timeout:g} seconds")
         return ConnectTimeout(self._timeout)
 
@@ -274,8 +276,7 @@ class LaunchedRun:
         code = process.returncode
         return StartupFailed(error, None if code is None else reported_exit_code(code), output)
 
-    def lost_port_race(self, failure: StartupFailed) -> bool:
-        """Tell whether somebody else holds a port that the kernel was given."""
+    async def _port_is_taken(self, failure: StartupFailed) -> bool:
         if self.connection is None or self.connection.key != self._key:
             return False
         said = (failure.output or "").lower()
@@ -288,7 +289,10 @@ class LaunchedRun:
             self.connection.control_port,
             self.connection.hb_port,
         )
-        return any(listens(self.connection.ip, port) for port in ports)
+        for port in ports:
+            if await listens(self.connection.ip, port):
+                return True
+        return False
 
     def _exit(self, process: Process) -> RunExit:
         code = process.returncode if process.returncode is not None else -9
@@ -346,16 +350,3 @@ class LaunchedRun:
         if self.process is not None and not self.exited.is_set():
             await self.process.stop(self._tools.deadlines.term_seconds)
         await self.exited.wait()
-
-
-def listens(ip: str, port: int) -> bool:
-    """Tell whether anybody accepts connections on a local port."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.settimeout(_PROBE_SECONDS)
-        try:
-            probe.connect((ip, port))
-        except TimeoutError:
-            return True  # a full backlog: nobody answers, but nobody refuses either
-        except OSError:
-            return False
-        return True

@@ -16,9 +16,10 @@ import trio
 from kallichore.client import RequestFailed
 from kallichore.config import Deadlines
 from kallichore.kernel.launch import Launch
-from kallichore.kernel.launched import listens
+from kallichore.kernel.probe import listens
 from kallichore.models import InterruptMode
 from tests.listening import Ear, words
+from tests.loopback import LOOPBACKS
 from tests.puppets import PUPPET, puppet, session_of, start_puppet
 from tests.serving import Serving, open_serving
 
@@ -91,6 +92,30 @@ async def test_the_key_and_ports_given_are_used(serving: Serving) -> None:
     serving.tools.ports.release(ports)
 
 
+@LOOPBACKS
+async def test_a_kernel_is_adopted_and_its_end_noticed_at_any_address(host: str) -> None:
+    async with open_serving(deadlines=QUICK) as serving:
+        client = serving.client
+        given = msgspec.structs.replace(await new_connection(serving), ip=host)
+        before = "import zmq; kernel.context.setsockopt(zmq.IPV6, 1)"
+        async with foreign_kernel(serving, given, before=before) as process:
+            await client.adopt_session("one", given)
+            assert await client.connection_info("one") == given
+            async with client.open_channel("one") as channel:
+                assert "iopub:stream" in words(await Ear(channel).execute("say('1')"))
+            process.signal_group(signal.SIGKILL)
+            with trio.fail_after(5):
+                await serving.wait_until("exited")
+
+
+async def test_a_kernel_at_no_host_is_not_adopted(serving: Serving) -> None:
+    given = msgspec.structs.replace(await new_connection(serving), ip="no such host")
+    with pytest.raises(RequestFailed) as caught:
+        await serving.client.adopt_session("one", given)
+    assert (caught.value.status, caught.value.code) == (500, "KS-6")
+    assert (await serving.client.get_session("one")).status == "uninitialized"
+
+
 async def test_a_kernel_without_a_key_is_adopted(serving: Serving) -> None:
     given = msgspec.structs.replace(await new_connection(serving), key="")
     async with foreign_kernel(serving, given):
@@ -148,7 +173,7 @@ async def test_a_kernel_that_is_not_ours_yet_is_not_ended_with_us(serving: Servi
             nursery.start_soon(adopt)
             while serving.supervisor.get("one").talk.run is None:  # noqa: ASYNC110 - a process elsewhere
                 await trio.lowlevel.checkpoint()
-            while not listens(connection.ip, connection.control_port):  # noqa: ASYNC110 - a process elsewhere
+            while not await listens(connection.ip, connection.control_port):
                 await trio.lowlevel.checkpoint()
             await serving.supervisor.get("one").control.shut_down()
         with trio.move_on_after(0.2):
