@@ -21,6 +21,7 @@ from kallichore.config import (
     LogFormat,
     LogLevel,
     Transport,
+    is_text,
 )
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def _add_listening(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--socket-dir",
         metavar="DIR",
-        type=_path,
+        type=_text_path,
         help="where sockets go whose path is not given (default: $XDG_RUNTIME_DIR, else the "
         "directory for temporary files)",
     )
@@ -256,6 +257,13 @@ def _path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("the path is empty")
     return Path(text).absolute()
+
+
+def _text_path(text: str) -> Path:
+    path = _path(text)
+    if not is_text(str(path)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no UTF-8, and no client could be told of it")
+    return path
 
 
 def _number(what: str, low: int, high: int) -> Callable[[str], int]:

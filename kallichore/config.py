@@ -24,6 +24,7 @@ __all__ = [
     "LogFormat",
     "LogLevel",
     "Transport",
+    "is_text",
 ]
 
 KIB = 1024
@@ -279,3 +280,12 @@ class ClientBounds:
     """How long after its exit a kernel's last messages are still received."""
     server_output_bytes: int = 64 * KIB
     """Last bytes of its stdout and stderr that are kept for an error message."""
+
+
+def is_text(path: str) -> bool:
+    """Whether a path is UTF-8, so that a client can be told of it."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -17,7 +17,7 @@ import zmq
 
 from kallichore import __version__, _platform, guardian, listeners
 from kallichore import log as logs
-from kallichore.config import Transport
+from kallichore.config import Transport, is_text
 from kallichore.details import (
     ConnectionDetails,
     open_connection_details,
@@ -163,7 +163,13 @@ def _socket_directories(config: Config) -> list[Path]:
     if config.socket_dir is not None:
         return [config.socket_dir, temporary]
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return [Path(runtime), temporary] if runtime and Path(runtime).is_dir() else [temporary]
+    return [Path(runtime), temporary] if runtime and _is_for_sockets(runtime) else [temporary]
+
+
+def _is_for_sockets(directory: str) -> bool:
+    """Whether we can make sockets there, and tell clients where they are."""
+    usable = Path(directory).is_dir() and os.access(directory, os.W_OK | os.X_OK)
+    return usable and is_text(directory)
 
 
 def _listen(config: Config, stack: ExitStack) -> tuple[trio.SocketListener, Path | None]:

@@ -203,6 +203,14 @@ def test_bad_usage_exits_with_2_and_shows_the_usage(
     assert text.startswith("usage: kcserver")
 
 
+def test_a_directory_for_sockets_that_no_client_could_be_told_of_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, text = refused(capsys, "--socket-dir", "/a/\udcff")
+    assert code == 2
+    assert text.splitlines()[-1].endswith("is no UTF-8, and no client could be told of it")
+
+
 def test_every_bound_can_be_set() -> None:
     argv = [f"--set={field.name}=7" for bounds in (Limits, Deadlines) for field in fields(bounds)]
     config = parse(*argv)
