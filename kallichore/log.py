@@ -9,11 +9,13 @@ of defence against secrets. A record belongs to a session if it carries ``sessio
 from __future__ import annotations
 
 import contextvars
+import errno
 import json
 import logging
 import os
 import re
 import select
+import stat
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -138,7 +140,15 @@ class _FileHandler(logging.FileHandler):
     """The log file: created at once, readable by its owner alone, flushed after each record."""
 
     def _open(self):  # type: ignore[no-untyped-def]  # noqa: ANN202 (typeshed's is private)
-        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        directory = os.stat(os.path.dirname(self.baseFilename))  # noqa: PTH116, PTH120 (no Path here)
+        is_shared = directory.st_mode & stat.S_IWOTH
+        if is_shared:  # where a link or a file may be somebody else's trap
+            flags |= os.O_NOFOLLOW
+        descriptor = os.open(self.baseFilename, flags, 0o600)
+        if is_shared and os.fstat(descriptor).st_uid != os.geteuid():
+            os.close(descriptor)
+            raise PermissionError(errno.EPERM, "it is somebody else's", self.baseFilename)
         return os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)

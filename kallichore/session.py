@@ -5,6 +5,7 @@ Owns the session's nursery, in which its kernel's runs and its clients are tasks
 
 from __future__ import annotations
 
+import logging
 import secrets
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 _PORTS = 5
 
 
@@ -173,6 +175,7 @@ class Session:
             StartupFailed: It was refused or failed.
         """
         home = await self._home()
+        self._log("a restart is asked for")
         await self._hand_over(home, partial(self.control.restart, home, changes))
 
     async def adopt(self, connection: ConnectionInfo) -> bytes:
@@ -193,10 +196,12 @@ class Session:
     async def interrupt(self) -> None:
         """Interrupt the kernel; see `Control.interrupt`. Does not wait."""
         self.control.interrupt()
+        self._log("the kernel is interrupted")
 
     def kill(self) -> None:
         """Kill the kernel; see `Control.kill`."""
         self.control.kill()
+        self._log("the kernel is killed")
 
     async def execute(self, asked: ExecuteRequest) -> ExecuteReply:
         """Run code on a caller's behalf; see `kallichore.executing.execute`."""
@@ -236,7 +241,14 @@ class Session:
         except SessionNotFound:
             websocket.abort()
             raise SessionGone from None
-        await run_in(home, self.talk.attach, websocket, after)
+        self._log("a client has come", "it resumes" if after is not None else None)
+        try:
+            await run_in(home, self.talk.attach, websocket, after)
+        finally:
+            self._log("a client has gone", "another has come" if self.connected else None)
+
+    def _log(self, what: str, reason: str | None = None) -> None:
+        log.info(what, extra={"session_id": self.id, "reason": reason})
 
     async def open_socket(self, serve: Callable[[trio.SocketListener], Awaitable[None]]) -> Path:
         """Give the path of the session's own socket, listening from the first call on.

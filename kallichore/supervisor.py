@@ -132,6 +132,7 @@ class Supervisor:
         session = Session(new, self._tools, self.budget, self._socket_directories, self._noticed)
         self.sessions[session.id] = session
         self._nursery.start_soon(self._run_session, session, name=f"session {session.id}")
+        log.info("the session is created", extra={"session_id": session.id})
         return session
 
     async def _run_session(self, session: Session) -> None:
@@ -139,6 +140,8 @@ class Supervisor:
         try:
             await contain("a session", session.run)
         finally:
+            why = self.stop_reason if self.stopping else "deleted"
+            log.info("the session has ended", extra={"session_id": session.id, "reason": why})
             self._forget(session)
 
     def _forget(self, session: Session) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from kallichore.client import Channel, Client
 
-__all__ = ["Ear", "Frame", "upgraded", "word", "words"]
+__all__ = ["UPGRADE", "Ear", "Frame", "upgraded", "word", "words"]
 
 Frame = dict[str, Any]
 UPGRADE = (

@@ -135,23 +135,27 @@ async def test_a_shutdown_of_kernels_that_do_not_obey_is_bounded(tmp_path: Path)
 BEGINNINGS = (
     b"GET /sta",
     b"PUT /sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{",
+    b"PUT /sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n" + bytes(50_000),
+    b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n" * 200,
     b"",
 )
 """What those have sent so far who sit on a connection."""
 
 
 async def test_a_shutdown_is_bounded_whoever_is_connected(tmp_path: Path) -> None:
-    """A client that never reads, and others with half a head, half a body or nothing at all."""
+    """Clients that never read, that fight, with half a head or body, many requests or none."""
     async with open_victim(tmp_path) as victim, AsyncExitStack() as stack:
         client = victim.server.client
         await victim.kernel()
         await stack.enter_async_context(await upgraded(client))
         code = "for n in range(3000): say(f'{n:0500}')"
         await client.execute_code("one", ExecuteRequest(code=code))
-        for beginning in BEGINNINGS:
+        for beginning in BEGINNINGS * 4:
             stream = await trio.open_unix_socket(str(victim.server.details.socket_path))
             await stack.enter_async_context(stream)
             await stream.send_all(beginning)
+        for _ in range(10):
+            await stack.enter_async_context(await upgraded(client))
         with trio.fail_after(5):
             await client.shutdown_server()
             assert await victim.server.process.wait() == 0

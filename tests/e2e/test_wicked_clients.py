@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import TextMessage
 
 from kallichore.client import ChannelClosed
 from kallichore.config import Deadlines, Limits, Transport
 from kallichore.models import ExecuteRequest
-from tests.listening import Ear, upgraded, word, words
+from tests.listening import UPGRADE, Ear, upgraded, word, words
 from tests.puppets import start_puppet
 from tests.serving import open_serving
 
@@ -47,7 +52,7 @@ async def test_a_client_that_never_reads_is_dropped_in_the_end_and_loses_only_it
 
 async def test_a_client_that_reads_a_byte_at_a_time_is_no_dead_one() -> None:
     """It answers no ping; that it takes data counts."""
-    deadlines = Deadlines(ping_seconds=0.1, ping_patience_seconds=0.4)
+    deadlines = Deadlines(ping_seconds=0.1, ping_patience_seconds=1)
     async with open_serving(deadlines=deadlines, limits=Limits(send_buffer_bytes=4096)) as serving:
         client = serving.client
         await start_puppet(client)
@@ -55,7 +60,7 @@ async def test_a_client_that_reads_a_byte_at_a_time_is_no_dead_one() -> None:
             code = "for n in range(1000): say(f'{n:0500}')"
             await client.execute_code("one", ExecuteRequest(code=code))
             began = trio.current_time()
-            while trio.current_time() - began < 1:
+            while trio.current_time() - began < 1.5:
                 assert await stream.receive_some(2000)
                 await trio.sleep(PACE)
             assert serving.supervisor.get("one").connected
@@ -91,43 +96,101 @@ async def test_a_client_that_stops_sending_still_gets_what_is_in_flight(serving:
     assert b"\x88\x02\x03\xe8" in data  # a close frame of code 1000
 
 
-async def test_reconnecting_all_the_time_amid_a_flood_loses_nothing(serving: Serving) -> None:
-    """A resuming client leaves and comes back a hundred times, wherever it is just then."""
-    client = serving.client
-    await start_puppet(client)
-    async with trio.open_nursery() as nursery:
-        code = "for n in range(5000): say(str(n))"
-        nursery.start_soon(client.execute_code, "one", ExecuteRequest(code=code))
-        heard: list[dict[str, object]] = []
-        seq = connections = 0
-        while not heard or "4999" not in texts(heard[-1:]):
-            connections += 1
-            async with client.open_channel("one", after=seq) as channel:
-                ear = Ear(channel)
-                while len(ear.heard) < 60 and "4999" not in texts(ear.heard[-1:]):
-                    await ear.next()
-                heard += ear.heard
-                seq = channel.seq
-    assert connections > 80
+async def glimpse(path: str, after: int, count: int) -> list[dict[str, object]]:
+    """Resume, take some frames, and vanish wherever the stream is just then."""
+    parser = Connection(ConnectionType.CLIENT)
+    frames: list[dict[str, object]] = []
+    text, data = "", b""
+    stream = await trio.open_unix_socket(path)
+    try:
+        await stream.send_all(UPGRADE.replace(b"/any", b"/any?after=%d" % after))
+        while b"\r\n\r\n" not in data:
+            data += await stream.receive_some(4096)
+        parser.receive_data(data.partition(b"\r\n\r\n")[2])
+        while True:
+            for event in parser.events():
+                if isinstance(event, TextMessage):
+                    text += event.data
+                    if event.message_finished:
+                        frames.append(json.loads(text))
+                        text = ""
+            if len(frames) >= count or "4999" in texts(frames):
+                return frames
+            parser.receive_data(await stream.receive_some(4096))
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+async def test_reconnecting_all_the_time_amid_a_flood_loses_nothing() -> None:
+    """A resuming client vanishes and comes back 500 times, amid frames."""
+    async with open_serving(limits=Limits(write_bytes=4096)) as serving:
+        client = serving.client
+        await start_puppet(client)
+        path = await client.channels_upgrade("one")
+        async with trio.open_nursery() as nursery:
+            code = "for n in range(5000): say(str(n))"
+            nursery.start_soon(client.execute_code, "one", ExecuteRequest(code=code))
+            heard: list[dict[str, object]] = []
+            connections = 0
+            while "4999" not in texts(heard[-50:]):
+                connections += 1
+                heard += await glimpse(path, len(heard), 3)
+    assert connections > 500
     assert [frame["seq"] for frame in heard] == list(range(1, len(heard) + 1))
     assert texts(heard) == [str(number) for number in range(5000)]
+    assert words(heard).count("resumed") == 0
 
 
-async def test_a_thousand_connections_opened_and_dropped_leave_nothing() -> None:
+async def test_fifty_clients_that_fight_for_a_session_share_what_it_says(
+    both_ways: Serving,
+) -> None:
+    """Each evicts the one before, all at once; the last one has the session, and it works."""
+    client = both_ways.client
+    await start_puppet(client)
+    heard: list[list[dict[str, object]]] = []
+    left: list[tuple[int, str]] = []
+    all_came = trio.Event()
+
+    async def fight() -> None:
+        async with client.open_channel("one") as channel:
+            ear = Ear(channel)
+            heard.append(ear.heard)
+            if len(heard) == 50:
+                all_came.set()
+            try:
+                await ear.until("an end that never comes")
+            except ChannelClosed as end:
+                left.append((end.close_code or 0, words(ear.heard[-1:])[0]))
+
+    async with trio.open_nursery() as nursery:
+        code = "for n in range(2000): say(str(n))"
+        nursery.start_soon(client.execute_code, "one", ExecuteRequest(code=code))
+        for _ in range(50):
+            nursery.start_soon(fight)
+        await all_came.wait()
+        async with client.open_channel("one") as channel:
+            last = Ear(channel)
+            heard.append(last.heard)
+            await last.execute("say('2000')")
+    assert left == [(1000, "clientDisconnected")] * 50
+    told = [int(text) for frames in heard for text in texts(frames)]
+    assert sorted(told) == list(range(2001))
+    for frames in heard:
+        assert [int(text) for text in texts(frames)] == sorted(int(text) for text in texts(frames))
+
+
+async def test_ten_thousand_connections_opened_and_dropped_leave_nothing() -> None:
     async with open_serving(transport=Transport.TCP) as serving:
         port = int(serving.target.base_url.rpartition(":")[2])
         await start_puppet(serving.client)
-
-        async def knock(number: int) -> None:
-            stream = await trio.open_tcp_stream("127.0.0.1", port)
-            if number % 3:
-                await stream.send_all(b"GET /status HTTP/1.1\r\nHos"[: number % 30])
-            await trio.aclose_forcefully(stream)
-
-        for _ in range(10):
-            async with trio.open_nursery() as nursery:
-                for number in range(100):
-                    nursery.start_soon(knock, number)
+        for number in range(10_000):
+            with socket.create_connection(("127.0.0.1", port)) as knock:
+                if number % 3:
+                    knock.send(b"GET /status HTTP/1.1\r\nHos"[: number % 30])
+                if number % 2:  # a reset instead of an orderly end
+                    knock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1] + [0] * 7))
+            if number % 100 == 99:
+                await trio.testing.wait_all_tasks_blocked()
         async with serving.client.open_channel("one") as channel:
             assert texts(await Ear(channel).execute("say('on')")) == ["on"]
 

@@ -118,14 +118,16 @@ async def test_any_number_of_tasks_may_wait_and_later_ones_too(
 
 
 async def test_every_exit_code_is_right(reaper: Reaper) -> None:
-    """Two hundred processes, twenty at a time, half of them killed by a signal."""
+    """A thousand processes, twenty at a time, half of them killed by a signal."""
     limiter = trio.CapacityLimiter(20)
     wrong: list[tuple[int, int]] = []
 
     async def one(number: int) -> None:
         signalled = number % 2
-        expected = -(signal.SIGTERM if number % 4 == 1 else signal.SIGKILL) if signalled else number
-        script = f"kill -{-expected} $$" if signalled else f"exit {number}"
+        expected = (
+            -(signal.SIGTERM if number % 4 == 1 else signal.SIGKILL) if signalled else number % 256
+        )
+        script = f"kill -{-expected} $$" if signalled else f"exit {expected}"
         launch = Launch(argv=["/bin/sh", "-c", script], env={}, cwd="/")
         async with limiter, reaper.spawn(launch) as process:
             got = await process.wait()
@@ -133,7 +135,7 @@ async def test_every_exit_code_is_right(reaper: Reaper) -> None:
                 wrong.append((expected, got))
 
     async with trio.open_nursery() as nursery:
-        for number in range(200):
+        for number in range(1000):
             nursery.start_soon(one, number)
     assert wrong == []
 
