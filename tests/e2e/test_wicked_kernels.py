@@ -111,6 +111,42 @@ async def test_a_kernel_that_closes_a_socket_and_lives_can_still_be_ended(
     await client.start_session("one")
 
 
+CUT = "from deeds import cut; cut(kernel.connection['{}_port'])"
+
+
+@pytest.mark.parametrize("name", ["shell", "control", "stdin", "hb"])
+async def test_a_connection_that_breaks_under_a_living_kernel_is_made_again(
+    serving: Serving, name: str
+) -> None:
+    """What was under way on it is lost, and nothing else: the kernel goes on with what follows."""
+    client = serving.client
+    await start_puppet(client)
+    async with client.open_channel("one") as channel:
+        ear = Ear(channel)
+        await ear.send(CUT.format(name))
+        assert texts(await ear.execute("say('on')"))[-1:] == ["on"]
+        await channel.request("kernel_info_request", {}, channel="control")
+        await ear.until("control:kernel_info_reply")
+    await client.restart_session("one")
+
+
+async def test_a_kernel_whose_iopub_broke_at_work_can_be_restarted(serving: Serving) -> None:
+    """Its idle is lost, so what follows is held; all else goes on, and a restart helps."""
+    client = serving.client
+    await start_puppet(client)
+    async with client.open_channel("one") as channel:
+        ear = Ear(channel)
+        msg_id = await ear.send(CUT.format("iopub"))
+        await ear.until("shell:execute_reply=ok", parent=msg_id)
+        held = await ear.send("say('on')")
+        await channel.request("kernel_info_request", {}, channel="control")
+        await ear.until("control:kernel_info_reply")
+        await client.restart_session("one")
+        if "shell:execute_reply=aborted" not in words(ear.heard):
+            await ear.until("shell:execute_reply=aborted", parent=held)
+        assert texts(await ear.execute("say('on')")) == ["on"]
+
+
 async def test_a_kernel_that_does_not_read_blocks_neither_itself_nor_others(
     serving: Serving,
 ) -> None:
