@@ -204,7 +204,7 @@ async def test_nothing_survives_a_guardian_that_is_killed(tmp_path: Path) -> Non
         await victim.kernel("two")
         assert victim.server.process.pid != victim.server.details.server_pid
         os.kill(victim.server.process.pid, signal.SIGKILL)
-        with trio.fail_after(3):
+        with trio.fail_after(2):
             await victim.nothing_is_left()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hmac
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -130,6 +132,22 @@ def test_the_scheme_may_be_in_any_case(value: str) -> None:
 def test_any_other_token_is_refused_with_401(value: str) -> None:
     assert refusal(TCP, GOOD[0], (b"authorization", value.encode("latin-1"))) == 401
     assert refusal(TCP, GOOD[0]) == 401
+
+
+@pytest.mark.parametrize("given", [b"x", b"secre", b"secret", b"secret of another length"])
+def test_a_token_is_compared_in_constant_time(
+    monkeypatch: pytest.MonkeyPatch, given: bytes
+) -> None:
+    """Nothing else looks at it: what the comparison says goes."""
+    compared = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append({one, other})
+        return True
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    assert refusal(TCP, GOOD[0], (b"authorization", b"Bearer " + given)) is None
+    assert compared == [{given, b"secret"}]
 
 
 def test_two_tokens_are_none() -> None:

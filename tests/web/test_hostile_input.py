@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kallichore.config import Deadlines, Limits, Transport
 from tests.web.conftest import Front, open_front
-from tests.web.wire import request, upgrade
+from tests.web.wire import Wire, request, upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,3 +99,24 @@ async def test_many_slow_heads_trouble_nobody(front: Front, size: int) -> None:
         for wire in wires:
             await wire.send(head[start : start + size])
     assert (await front.ask("GET", "/status")).status == 200
+
+
+async def test_slow_heads_on_every_place_delay_others_for_a_bounded_time() -> None:
+    """Each byte comes in time, yet no head has more than its time as a whole."""
+    deadlines = Deadlines(head_seconds=0.3, linger_seconds=0.01)
+    async with open_front(
+        Transport.SOCKET, limits=Limits(connections=5), deadlines=deadlines
+    ) as front:
+
+        async def drip(wire: Wire) -> None:
+            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                while True:
+                    await wire.send(b"x")
+                    await trio.sleep(0.05)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(drip, await front.connect())
+            with trio.fail_after(5):
+                assert (await front.ask("GET", "/status")).status == 200
+            nursery.cancel_scope.cancel()
