@@ -173,7 +173,7 @@ async def test_a_kernel_that_is_not_ours_yet_is_not_ended_with_us(serving: Servi
             nursery.start_soon(adopt)
             while serving.supervisor.get("one").talk.run is None:  # noqa: ASYNC110 - a process elsewhere
                 await trio.lowlevel.checkpoint()
-            while not await listens(connection.ip, connection.control_port):
+            while not await listens(connection.ip, connection.control_port):  # noqa: ASYNC110
                 await trio.lowlevel.checkpoint()
             await serving.supervisor.get("one").control.shut_down()
         with trio.move_on_after(0.2):
