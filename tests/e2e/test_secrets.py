@@ -97,7 +97,7 @@ async def test_no_secret_is_in_the_log_at_any_level_nor_in_an_open_answer(
             answers = await ask_without_token(server.details.port)
             server.process.send_signal(signal.SIGUSR1)
             while "watch_loop" not in log.read_text():  # noqa: ASYNC110 - another process writes it
-                await trio.sleep(0.01)
+                await trio.lowlevel.checkpoint()
             await server.client.delete_session("two")
             await server.client.shutdown_server()
             await server.process.wait()

@@ -27,6 +27,7 @@ GOOD = [
     + b'd\r\n{"code": "1"}\r\n0\r\n\r\n',
     upgrade("/sessions/one/channels?after=3") + b"\x81\x82\x00\x00\x00\x00{}",
 ]
+DRIP_SECONDS = 0.05
 PIECES = [b"\r\n", b"\n", b"\x00", b":", b" ", b"HTTP/1.1", b"\xff", b"Content-Length: 9\r\n", b"%"]
 
 
@@ -112,7 +113,7 @@ async def test_slow_heads_on_every_place_delay_others_for_a_bounded_time() -> No
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 while True:
                     await wire.send(b"x")
-                    await trio.sleep(0.05)
+                    await trio.sleep(DRIP_SECONDS)
 
         async with trio.open_nursery() as nursery:
             for _ in range(10):
