@@ -65,12 +65,12 @@ class Limits:
     iopub_messages: int = 500
     """Messages of a kernel's iopub that libzmq keeps until we take them; beyond it the kernel's own
     queue fills. A kernel would have to outrun us for that, which no ipykernel can by far."""
-    batch_messages: int = 64
+    batch_messages: int = 32
     """ZeroMQ messages handled before other tasks get a turn."""
     batch_bytes: int = 128 * KIB
     """Bytes of ZeroMQ messages handled before other tasks get a turn: no more than a client's
     writer gets rid of in its own, or the queue grows to the disk while the client is prompt."""
-    write_bytes: int = 256 * KIB
+    write_bytes: int = 128 * KIB
     """Bytes a frontend's writer hands to the operating system at once."""
     send_buffer_bytes: int = 128 * KIB
     """`SO_SNDBUF` of a client's connection, half of what the system then takes and may lose."""

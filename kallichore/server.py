@@ -30,7 +30,7 @@ from kallichore.errors import KallichoreError, StartupRefusal
 from kallichore.kernel.connection import PortPool, open_runtime_directory
 from kallichore.kernel.process import Reaper
 from kallichore.kernel.run import RunTools
-from kallichore.memory import give_back
+from kallichore.memory import give_back, keep_what_is_loaded
 from kallichore.supervisor import Supervisor
 from kallichore.tally import Tally
 from kallichore.web.door import Door
@@ -107,6 +107,7 @@ async def _run(
         services.start_soon(_watch_guardian, supervisor)
         services.start_soon(supervisor.watch_idleness)
         services.start_soon(supervisor.sampler.run)
+        keep_what_is_loaded()
         services.start_soon(give_back, supervisor.config.limits, supervisor.config.deadlines)
         pace = supervisor.config.deadlines.loop_lag_pace_seconds
         services.start_soon(watch_loop, supervisor.tally, pace)

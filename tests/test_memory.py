@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -69,3 +70,12 @@ def test_big_blocks_are_used_again_without_asking_the_system() -> None:
     """All of them anew would be 160 000 pages."""
     done = subprocess.run([sys.executable, "-c", REUSE], capture_output=True, check=True)
     assert int(done.stdout) < 1000
+
+
+def test_what_is_loaded_is_spared_by_the_collector() -> None:
+    gc.unfreeze()
+    memory.keep_what_is_loaded()
+    try:
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.unfreeze()

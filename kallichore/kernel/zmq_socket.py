@@ -26,6 +26,7 @@ _POLLIN: Final = int(zmq.POLLIN)
 _POLLOUT: Final = int(zmq.POLLOUT)
 _MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 _EVENTS: Final = int(zmq.EVENTS)
+_FEW: Final = 4
 
 
 class ZmqSocket:
@@ -81,7 +82,7 @@ class ZmqSocket:
 
     def drain(self) -> None:
         """Handle what waits now, up to one batch, from a task that is not the pump."""
-        if not self._closed:
+        if not self._closed and self._is_due():
             self._receive()
             self._kick()
 
@@ -124,6 +125,9 @@ class ZmqSocket:
                 batch.append(frames)
                 room -= 1
                 size -= len(frames[-1])
+                # An attempt in vain costs twice what asking does, so the first few times we ask.
+                if len(batch) < _FEW and not self._socket.getsockopt(_EVENTS) & _POLLIN:  # type: ignore[operator]
+                    break
         except zmq.Again:
             pass
         if batch:

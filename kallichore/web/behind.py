@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
+from kallichore.memory import keep_what_is_loaded
 from kallichore.web.refusal import new_span
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Behind:
 
                 self._hypercorn = hypercorn_config(self._config.limits)
                 self._app = self._make()
+                keep_what_is_loaded()
 
     async def serve(self, connection: Connection, head: Head) -> bool:
         """Serve a request; whether the connection can be used for another one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -72,7 +73,7 @@ class WebSocket:
             await trio.lowlevel.checkpoint()
         else:
             try:
-                data = await self._stream.receive_some(self._read_bytes)
+                data = await self._read()
             except _BROKEN as error:
                 raise PeerGone from error
             if not data:
@@ -89,6 +90,13 @@ class WebSocket:
                 if isinstance(translated, Closed):
                     break
         return arrived
+
+    async def _read(self) -> bytes:
+        """Wait first: Trio's own `recv` tries first, which is nearly always in vain here."""
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            with suppress(BlockingIOError):
+                return os.read(self._socket.fileno(), self._read_bytes)
 
     def _choose_read_size(self, got: int) -> None:
         """Read more at once while a big message comes in."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import tempfile
 import time
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import zmq
 
+from kallichore.config import Limits
+from kallichore.kernel.connection import PortPool
 from tests.bench.messages import (
     CHANNELS,
     DELIMITER,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parents[2]
 RECONNECT_MS: Final = 5
 PATIENCE_MS: Final = 30_000
+_ports = PortPool(Limits())
 
 
 class DirectClient:
@@ -105,13 +107,12 @@ class DirectClient:
 
 
 def draw_connection() -> Connection:
-    """Take five free ports, and a key."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in CHANNELS]
-    ports = {
-        channel: probe.getsockname()[1] for channel, probe in zip(CHANNELS, probes, strict=True)
-    }
-    for probe in probes:
-        probe.close()
+    """Take five free ports, and a key.
+
+    They are none of those that the system gives to outgoing connections: a client that knocks at
+    such a port again and again before the kernel is there will in the end be connected to itself.
+    """
+    ports = dict(zip(CHANNELS, _ports.reserve(len(CHANNELS)), strict=True))
     return Connection("127.0.0.1", new_id().encode(), ports)
 
 

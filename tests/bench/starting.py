@@ -88,11 +88,12 @@ def kernels(plan: Plan, server: Kallichore) -> list[Figure]:
 
 def server_life(plan: Plan) -> list[Figure]:
     """From the server's start to its first answer; from `/shutdown` to its end."""
-    answers, sizes, empty, full = [], [], [], []
+    answers, sizes, loaded, empty, full = [], [], [], [], []
     for _ in range(plan.shutdowns):
         with open_kallichore(UNIX) as server:
             answers.append(server.seconds_to_answer * 1000)
             sizes.append(memory_bytes(server.pid) / MIB)
+            loaded.append(server.http.seconds("/sessions") * 1000)
             empty.append(server.shut_down() * 1000)
     for _ in range(max(1, plan.shutdowns // 2)):
         with open_kallichore(UNIX) as server:
@@ -107,6 +108,12 @@ def server_life(plan: Plan) -> list[Figure]:
             rust="10",
         ),
         Figure(what="memory then", unit="MiB", rounds=sizes, target=50, rust="8"),
+        Figure(
+            what="first request but /status, right after that",
+            unit="ms",
+            rounds=loaded,
+            note="it waits for Quart and Hypercorn, which are loaded behind the door",
+        ),
         Figure(
             what="empty server: /shutdown to gone",
             unit="ms",
