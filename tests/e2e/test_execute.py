@@ -332,6 +332,7 @@ async def test_history_is_kept_oldest_first_and_across_restarts(serving: Serving
         message = new_message("execute_request", content, metadata=origin)
         await channel.send(message)
         await ear.until("iopub:status=idle", parent=message.header.msg_id)
+    await execute(client, "'its turn comes when the one before is over'", silent=True)
     history = await client.get_session_history("one")
     assert [(one.input, one.output) for one in history] == [
         ("say('out')", "out"),
