@@ -62,9 +62,9 @@ class Limits:
 
     max_sessions: int = 1000
     """Sessions that may exist at once; one more is refused."""
-    iopub_messages: int = 500
-    """Messages of a kernel's iopub that libzmq keeps until we take them; beyond it the kernel's own
-    queue fills. A kernel would have to outrun us for that, which no ipykernel can by far."""
+    iopub_messages: int = 10_000
+    """Messages of a kernel's iopub that libzmq keeps until we take them. Beyond it the kernel's own
+    queue fills, and what is too much for that the kernel drops, so this is generous."""
     batch_messages: int = 32
     """ZeroMQ messages handled before other tasks get a turn."""
     batch_bytes: int = 128 * KIB
@@ -118,9 +118,9 @@ class Limits:
     """Number of header fields in a request (431 beyond it)."""
     body_bytes: int = 16 * MIB
     """Size of an HTTP request body (413 beyond it)."""
-    reused_block_bytes: int = 32 * MIB
-    """Blocks up to this size are kept for the next big message when they are free. It is the most
-    that glibc accepts."""
+    reused_block_bytes: int = 8 * MIB
+    """Blocks up to this size are kept for the next big message when they are free, of each of the
+    allocator's arenas twice as much at most."""
     spare_memory_bytes: int = 16 * MIB
     """What our memory may grow by before what is free of it is returned to the system."""
     connections: int = 1000

@@ -251,10 +251,16 @@ class Control:
             SessionNotRunning: There is no kernel.
             InterruptFailed: It could not be interrupted.
         """
+        if not self.running or self._talk.run is None:
+            raise SessionNotRunning(self.spec.session_id)
+        self._talk.receive(QueueCleared())
+        self.interrupt_what_runs()
+
+    def interrupt_what_runs(self) -> None:
+        """Interrupt the kernel's work; what is held behind it goes on. Raises as `interrupt`."""
         run, session_id = self._talk.run, self.spec.session_id
         if not self.running or run is None:
             raise SessionNotRunning(session_id)
-        self._talk.receive(QueueCleared())
         if self.spec.interrupt_mode is InterruptMode.MESSAGE:
             if not run.send(own_request(Channel.CONTROL, "interrupt_request", {})):
                 raise InterruptFailed(session_id, "the kernel takes no messages")

@@ -139,4 +139,4 @@ async def _interrupt_when_it_runs(
 def _interrupt(session: Session, execution: Execution) -> None:
     if session.talk.state.queue.active is execution:
         with suppress(KallichoreError):
-            session.control.interrupt()
+            session.control.interrupt_what_runs()

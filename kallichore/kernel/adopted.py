@@ -123,10 +123,10 @@ class AdoptedRun:
         deadlines = self._tools.deadlines
         while True:
             await self._lost.wait()
-            with trio.move_on_after(deadlines.adopted_lost_seconds) as patience:
+            with trio.move_on_after(deadlines.adopted_lost_seconds):
                 while self._lost.is_set() and await listens(*self._address):  # noqa: ASYNC110 (no event tells)
                     await trio.sleep(deadlines.heartbeat_pause_seconds)
-            if patience.cancelled_caught or self._lost.is_set():
+            if self._lost.is_set():
                 return
 
     def heartbeat_lost(self) -> None:

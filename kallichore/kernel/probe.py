@@ -37,7 +37,11 @@ async def listens(host: str, port: int) -> bool:
         except (OSError, UnicodeError):
             return False
         for family, kind, protocol, _, address in found:
-            if await _accepts(trio.socket.socket(family, kind, protocol), address):
+            try:
+                probe = trio.socket.socket(family, kind, protocol)
+            except OSError:  # we have no descriptor left, say
+                return True
+            if await _accepts(probe, address):
                 return True
         return False
     return True

@@ -27,6 +27,8 @@ _POLLOUT: Final = int(zmq.POLLOUT)
 _MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 _EVENTS: Final = int(zmq.EVENTS)
 _FEW: Final = 4
+_WITH_BUFFERS: Final = 8
+"""So many frames has a message with a topic and a buffer; without, the last one is the content."""
 
 
 class ZmqSocket:
@@ -124,7 +126,7 @@ class ZmqSocket:
                     append(frame.bytes)
                 batch.append(frames)
                 room -= 1
-                size -= len(frames[-1])
+                size -= len(frames[-1]) if len(frames) < _WITH_BUFFERS else sum(map(len, frames))
                 # An attempt in vain costs twice what asking does, so the first few times we ask.
                 if len(batch) < _FEW and not self._socket.getsockopt(_EVENTS) & _POLLIN:  # type: ignore[operator]
                     break

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from struct import Struct as Packer
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -140,13 +140,16 @@ class _Header(Struct, gc=False):
     version: msgspec.Raw | UnsetType = UNSET
 
 
+_MOST_BUFFERS: Final = 10_000
+
+
 class _Frame(Struct, gc=False):
     header: msgspec.Raw
     channel: str
     content: msgspec.Raw = msgspec.Raw(b"{}")
     metadata: msgspec.Raw = msgspec.Raw(b"{}")
     parent_header: msgspec.Raw = msgspec.Raw(b"{}")
-    buffers: list[msgspec.Raw] | None = None
+    buffers: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=_MOST_BUFFERS)] | None = None
 
 
 _decode_frame = msgspec.json.Decoder(_Frame).decode

@@ -198,6 +198,8 @@ class WebSocket:
         Closing with unread input would make the operating system reset the connection, and the
         peer could lose what it has not read yet.
         """
+        for _ in self._connection.events():  # what has come already, perhaps the close frame
+            pass
         try:
             while self._connection.state is ConnectionState.LOCAL_CLOSING:
                 data = await self._stream.receive_some(self._limits.socket_read_bytes)

@@ -177,6 +177,7 @@ USELESS = {
     "buffers of an object": (frame(buffers={}), "buffers"),
     "buffer of a number": (frame(buffers=[5]), "buffers"),
     "base64 without padding": (frame(buffers=["YQ"]), "base64"),
+    "buffers without end": (frame(buffers=[""] * 10_001), "10000"),
     "no base64": (frame(buffers=["!!!!"]), "base64"),
     "base64 with a newline": (frame(buffers=["YQ==\n"]), "base64"),
     "deep content": (

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 from wsproto.connection import Connection, ConnectionType
-from wsproto.events import TextMessage
+from wsproto.events import CloseConnection, TextMessage
 
 from kallichore.config import Limits
 from kallichore.frontend import Closed, PeerGone, Text
@@ -92,3 +92,15 @@ async def test_a_write_goes_on_when_there_is_room_again() -> None:
         while got < len(data):
             got += len(await client.receive_some(65536))
     assert websocket.sent == len(data)
+
+
+async def test_a_close_frame_that_has_come_already_is_not_waited_for() -> None:
+    """It may be behind more frames than are taken at once."""
+    peer = Connection(ConnectionType.CLIENT)
+    frames = [peer.send(TextMessage(str(number))) for number in range(5)]
+    async with open_pair(Limits(frames_at_once=2)) as (websocket, client):
+        await client.send_all(b"".join(frames) + peer.send(CloseConnection(1000)))
+        await websocket.receive()
+        await websocket.send(websocket.close_frame(1000, "enough"))
+        with trio.fail_after(5):
+            await websocket.linger()
