@@ -124,6 +124,7 @@ class Frontend:
         self._caught_up = trio.Event()
         self._last_sign = 0.0
         self._writing = False
+        self._mute = False  # nothing can be written any more
         self._writes = 0
         self._pings = 0
         self._end = _End.OURS
@@ -197,7 +198,8 @@ class Frontend:
                 self._farewell = event
                 return True
             case HalfClosed():
-                await self._send_what_is_queued()
+                if not self._mute:
+                    await self._send_what_is_queued()
                 self._farewell = Closed(NORMAL)
                 return True
         return False
@@ -232,6 +234,10 @@ class Frontend:
                     self._caught_up.set()
                     await self._outbox.wait()
         except PeerGone:
+            # What the peer wrote before it hung up may wait to be read; the end of it ends us.
+            self._mute = True
+            self._caught_up.set()
+            await trio.sleep(self._deadlines.close_seconds)
             self._stop(_End.BROKEN)
 
     async def _write_some(self) -> bool:

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from kallichore.frontend import Closed, Frontend, Ping, Text
+from kallichore.frontend import Closed, Frontend, HalfClosed, PeerGone, Ping, Text
 from kallichore.protocol.envelope import kernel_event
 from tests.peers import MeteredPeer
 from tests.serving_peers import (
@@ -258,3 +258,31 @@ async def test_a_message_that_cannot_be_handled_ends_the_client_with_a_close_fra
     with pytest.RaisesGroup(pytest.RaisesExc(ValueError, match="boom")):
         await frontend.run()
     assert peer.close == (1001, "the server is shutting down")
+
+
+class HungUp(MeteredPeer):
+    """It has written something, and takes nothing any more."""
+
+    async def send(self, data: bytes) -> None:  # noqa: ARG002 (as the others)
+        self.sent = 0
+        raise PeerGone
+
+
+async def test_what_a_peer_wrote_before_it_hung_up_is_heard(
+    served: Served, serve: Serve, autojump_clock: MockClock
+) -> None:
+    peer = HungUp()
+    peer.say(Text("last words"))
+    peer.say(HalfClosed())
+    serve(peer)
+    await served.over.wait()
+    assert served.said == ["last words"]
+    assert trio.current_time() == 0
+
+
+async def test_a_peer_that_takes_nothing_and_says_nothing_is_soon_dropped(
+    served: Served, serve: Serve, autojump_clock: MockClock
+) -> None:
+    serve(HungUp())
+    await served.over.wait()
+    assert trio.current_time() == DEADLINES.close_seconds
