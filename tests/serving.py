@@ -13,6 +13,7 @@ import uuid
 from collections import Counter
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +28,7 @@ from kallichore.kernel.process import Reaper
 from kallichore.kernel.run import RunTools
 from kallichore.supervisor import Supervisor
 from kallichore.tally import Tally
+from kallichore.web.behind import MODULES
 from kallichore.web.door import Door
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["TOKEN", "Account", "Serving", "open_serving", "take_account"]
 
 TOKEN: Final = "a-token-of-the-tests"
+for _module in MODULES:
+    import_module(_module)  # now: a file that a thread is just importing is no leftover
 PATIENCE: Final = 30
 """Seconds after which a test hangs."""
 

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from kallichore.web.inbound import Head
     from kallichore.web.reception import Connection
 
-__all__ = ["Behind", "asks_for_status", "status_response"]
+__all__ = ["MODULES", "Behind", "asks_for_status", "status_response"]
 
-_MODULES = ("kallichore.web.app", "kallichore.web.exchange")
+MODULES = ("kallichore.web.app", "kallichore.web.exchange")
+"""What the first request but `/status` needs: Quart and Hypercorn."""
 
 
 def asks_for_status(head: Head) -> bool:
@@ -72,7 +73,7 @@ class Behind:
         """
         async with self._loading:
             if self._app is None:
-                for module in _MODULES:
+                for module in MODULES:
                     await trio.to_thread.run_sync(import_module, module, abandon_on_cancel=True)
                 from kallichore.web.exchange import hypercorn_config  # noqa: PLC0415
 

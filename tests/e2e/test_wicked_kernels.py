@@ -49,7 +49,9 @@ async def test_a_frozen_kernel_is_offline_and_comes_back(quick: Serving) -> None
         os.kill(pid, signal.SIGCONT)
         with trio.fail_after(2):
             (*_, back) = await ear.until("status=idle")
-            assert back["status"]["reason"] == "heartbeat detected after offline"
+            # Whichever comes first: the answer to the heartbeat, or the late execution.
+            back_by = {"heartbeat detected after offline", "execute_request"}
+            assert back["status"]["reason"] in back_by
         if "late" not in texts(ear.heard):
             await ear.until("iopub:stream")
         assert texts(await ear.execute("say('on')"))[-1:] == ["on"]
