@@ -125,20 +125,24 @@ class Conversation:
         """Take a batch of messages all the way to the outbox. The road: nothing here waits."""
         receive, append, encode = self.state.receive, self.outbox.append, envelope.encode
         self.counters.messages_from_kernel += len(batch)
-        for frames in batch:
-            try:
-                message = parse(channel, frames, signer)
-            except WireError as error:
-                self._bad_message(channel, error)
-                continue
-            for effect in receive(message):
-                if type(effect) is Deliver:
-                    delivered = effect.message
-                    frame = encode(delivered)
-                    self.counters.bytes_to_client += len(frame)
-                    append(frame, droppable=delivered.msg_type == "stream")
-                else:
-                    self._carry_out(effect)
+        self.outbox.begin_batch()
+        try:
+            for frames in batch:
+                try:
+                    message = parse(channel, frames, signer)
+                except WireError as error:
+                    self._bad_message(channel, error)
+                    continue
+                for effect in receive(message):
+                    if type(effect) is Deliver:
+                        delivered = effect.message
+                        frame = encode(delivered)
+                        self.counters.bytes_to_client += len(frame)
+                        append(frame, droppable=delivered.msg_type == "stream")
+                    else:
+                        self._carry_out(effect)
+        finally:
+            self.outbox.end_batch()
 
     def _bad_message(self, channel: Channel, error: WireError) -> None:
         if isinstance(error, BadSignature):
@@ -285,6 +289,7 @@ class Conversation:
 
     def _finish(self, effect: Finish) -> None:
         execution = effect.execution
+        self.outbox.hurry()
         if execution.ran and not execution.request.silent:
             self.history.append(execution.history_entry())
         waiter = self._waiters.pop(id(execution), None)

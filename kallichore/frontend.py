@@ -69,6 +69,9 @@ class Peer(Protocol):
     async def receive(self) -> list[Text | Ping | Pong | Closed | HalfClosed]:
         """Give what arrived; raises `PeerGone`."""
 
+    def send_some(self, data: bytes) -> None:
+        """Write as much as the system takes at once; `sent` says how much. Raises `PeerGone`."""
+
     async def send(self, data: bytes) -> None:
         """Write; on any exit `sent` says how far it came. Raises `PeerGone`.
 
@@ -226,13 +229,15 @@ class Frontend:
             if self._first:
                 await self._send(self._first, [])
             while True:
+                if self._unsent:
+                    await self._finish_frame()
                 if self._urgent:
                     urgent, self._urgent = b"".join(self._urgent), []
                     await self._send(urgent, [])
                 # More that is urgent may have come during a write, when nobody waited for a poke.
                 if not await self._write_some() and not self._urgent:
                     self._caught_up.set()
-                    await self._outbox.wait()
+                    await self._outbox.wait(self._write_at_once)
         except PeerGone:
             # What the peer wrote before it hung up may wait to be read; the end of it ends us.
             self._mute = True
@@ -242,17 +247,54 @@ class Frontend:
 
     async def _write_some(self) -> bool:
         """Write the next frames of the outbox in one go; whether there were any."""
-        taken = self._outbox.take(self._limits.write_bytes)
-        if not taken:
+        frames = self._take()
+        if not frames:
             return False
-        if self._with_seq is None:
-            frames = [numbered.frame for numbered in taken]
-        else:
-            frames = [self._with_seq(numbered.frame, numbered.seq) for numbered in taken]
-        await self._send(frames[0] if len(frames) == 1 else b"".join(frames), frames)
+        await self._send(_joined(frames), frames)
         if not self._outbox.empty:
             await trio.lowlevel.checkpoint()  # others have their turn
         return True
+
+    def _write_at_once(self) -> bool:
+        """Write what has come while the writer waits; whether nothing is left to write.
+
+        Called by the task that brought it. Whatever is not as usual is left to the writer.
+        """
+        if self._scope.cancel_called or self._urgent:
+            return False
+        frames = self._take()
+        data = _joined(frames)
+        try:
+            self._peer.send_some(data)
+        except PeerGone:
+            return False  # the writer will find out too
+        self._unsent = self._release_sent(data, frames, self._peer.sent)
+        self._unsent_is_ours = False
+        self._writes += 1
+        self._sign_of_life()
+        return self._outbox.empty
+
+    def _take(self) -> list[bytes]:
+        taken = self._outbox.take(self._limits.write_bytes)
+        if self._with_seq is None:
+            return [numbered.frame for numbered in taken]
+        return [self._with_seq(numbered.frame, numbered.seq) for numbered in taken]
+
+    async def _finish_frame(self) -> None:
+        """Write the rest of the frame that is half out, if one is."""
+        rest = self._unsent
+        if not rest:
+            return
+        self._writing = True
+        try:
+            await self._peer.send(rest)
+        finally:
+            self._unsent = rest[self._peer.sent :]
+            if not (self._unsent or self._unsent_is_ours):
+                self._outbox.release(1)
+        self._writing = False
+        self._writes += 1
+        self._sign_of_life()
 
     async def _send(self, data: bytes, frames: list[bytes]) -> None:
         """Write, and release what has been written whole, also when it ends half way."""
@@ -271,6 +313,9 @@ class Frontend:
 
     def _release_sent(self, data: bytes, frames: list[bytes], sent: int) -> bytes:
         """Release the frames that are out; give the rest of the one that is half out."""
+        if sent == len(data):
+            self._outbox.release(len(frames))
+            return b""
         end = 0
         for count, frame in enumerate(frames):
             if sent <= end:
@@ -280,8 +325,7 @@ class Frontend:
             if sent < end:
                 self._outbox.release(count)
                 return data[sent:end]
-        self._outbox.release(len(frames))
-        return b"" if frames or sent == 0 else data[sent:]
+        return b"" if sent == 0 else data[sent:]
 
     # -- signs of life --------------------------------------------------------------------------
 
@@ -319,15 +363,8 @@ class Frontend:
         """Finish the frame that is half out, say the last words, close, wait for the peer."""
         if self._end is _End.BROKEN:
             return
-        rest = self._unsent
         try:
-            await self._peer.send(rest)
-        except PeerGone:
-            return
-        finally:
-            if rest and not self._unsent_is_ours and self._peer.sent == len(rest):
-                self._outbox.release(1)
-        try:
+            await self._finish_frame()
             while self._end is _End.OURS and self._flushes and await self._write_some():
                 pass
             close = self._peer.close_frame(self._farewell.code, self._farewell.reason)
@@ -339,3 +376,7 @@ class Frontend:
             await self._peer.linger()
         except PeerGone:
             return
+
+
+def _joined(frames: list[bytes]) -> bytes:
+    return frames[0] if len(frames) == 1 else b"".join(frames)

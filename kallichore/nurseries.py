@@ -89,18 +89,18 @@ class Activity:
     """Something that happens now and then: one side notes it, others wait for the next time."""
 
     def __init__(self) -> None:
-        self._next = trio.Event()
-        self.count = 0
-        """How often it has happened."""
+        self._next: trio.Event | None = None
 
     def note(self) -> None:
         """Say that it has happened; everybody who waits wakes up."""
-        self.count += 1
-        self._next.set()
-        self._next = trio.Event()
+        if self._next is not None:
+            self._next.set()
+            self._next = None
 
     async def next(self) -> None:
         """Wait until it happens again, counted from this call. Cancelling it changes nothing."""
+        if self._next is None:
+            self._next = trio.Event()
         await self._next.wait()
 
 

@@ -28,13 +28,19 @@ _OVERHEAD: Final = 120
 """What keeping one frame costs beside its bytes: object headers and the queue's own entry."""
 
 
+def _wake() -> bool:
+    return False
+
+
 class MemoryBudget:
-    """Bytes that the outboxes of all sessions keep in memory together."""
+    """What the outboxes of all sessions share: so many bytes in memory together."""
 
     def __init__(self, limit: int) -> None:
         """Allow ``limit`` bytes in all."""
         self.limit = limit
         self.used = 0
+        self.spoke_last: Outbox | None = None
+        """Which of them had a batch last: while it is always the same one, it is alone."""
 
 
 class Outbox:
@@ -58,6 +64,9 @@ class Outbox:
         self._tail_bytes = 0
         self._keep_tail = False
         self._waiter: trio.Event | None = None
+        self._at_once: Callable[[], bool] = _wake
+        self._batches = 0
+        self._hurries = False
         self.last_seq = 0
         self.delivered = 0
         """The number of the last frame that the present reader has."""
@@ -97,8 +106,35 @@ class Outbox:
             self._memory += cost
             self._budget.used += cost
             self._queue.append(Numbered(self.last_seq, frame))
-        if self._waiter is not None:
+        if self._waiter is not None and not self._batches:
             self._waiter.set()
+
+    def begin_batch(self) -> None:
+        """Announce frames that belong together: the reader hears of them at the end of the batch.
+
+        A batch may begin within another; then the end of the outer one counts.
+        """
+        self._batches += 1
+
+    def hurry(self) -> None:
+        """Say that somebody waits for what this batch brings, and that it is whole."""
+        self._hurries = self._batches > 0
+
+    def end_batch(self) -> None:
+        """Wake the reader if something has come, or have that dealt with at once after `hurry`."""
+        self._batches -= 1
+        if self._batches:
+            return
+        hurries, self._hurries = self._hurries, False
+        waiter = self._waiter
+        alone = self._budget.spoke_last is self
+        self._budget.spoke_last = self
+        if waiter is None or waiter.is_set() or not (self._queue or self._spool):
+            return
+        # While many talk, their readers' turns are cheap and the system serves several of them at
+        # a time; woken one by one they would cost a tenth more.
+        if not (alone and hurries and self._at_once()):
+            waiter.set()
 
     def poke(self) -> None:
         """Wake the reader without a frame."""
@@ -107,12 +143,15 @@ class Outbox:
 
     # -- reading --------------------------------------------------------------------------------
 
-    async def wait(self) -> None:
+    async def wait(self, at_once: Callable[[], bool] | None = None) -> None:
         """Return when there may be something to take, or after `poke`.
 
+        At the end of a batch that hurries ``at_once`` is called first, by the task that brings it,
+        which spares a turn of the loop; it must not wait, and says whether nothing is left.
         Cancellation is harmless.
         """
         self._waiter = trio.Event()
+        self._at_once = at_once or _wake
         try:
             await self._waiter.wait()
         finally:
@@ -203,6 +242,8 @@ class Outbox:
     def close(self) -> None:
         """Forget everything and delete the files."""
         self._budget.used -= self._memory
+        if self._budget.spoke_last is self:
+            self._budget.spoke_last = None
         self._memory = 0
         self._queue.clear()
         self._in_flight.clear()

@@ -54,7 +54,8 @@ class Supervisor:
         self.settings: Configurable = config.initial
         self.sessions: dict[str, Session] = {}
         self.activity = Activity()
-        """What restarts the idle timer (CONTRACT 1.8)."""
+        """That clients or kernels came or went, or settings changed."""
+        self._last_use = trio.current_time()
         self.stop_requested = trio.Event()
         self.stop_reason = ""
         self.hurry = trio.Event()
@@ -151,12 +152,13 @@ class Supervisor:
             self.tally.gone.add(session.talk.counters)
 
     def _noticed(self, session: Session) -> None:
-        """A session's client or kernel came or went, or it is idle now."""
-        self.activity.note()
+        """A session's client or kernel came or went, or it is idle now, which is on the road."""
+        self._last_use = trio.current_time()
         measured = (session.connected, session.control.process_id)
         if self._measured.get(session.id) != measured:
             self._measured[session.id] = measured
             self.sampler.wake()
+            self.activity.note()
 
     def _to_be_measured(self) -> Iterator[tuple[Session, int]]:
         for session in self.sessions.values():
@@ -224,6 +226,7 @@ class Supervisor:
         if changes.log_level is not None:
             settings.log_level = LogLevel(changes.log_level)
             logs.set_level(settings.log_level)
+        self._last_use = trio.current_time()
         self.activity.note()
         self.sampler.wake()
 
@@ -231,22 +234,26 @@ class Supervisor:
         """A client is alive; the server stays while its process lives."""
         if process_id is not None:
             self._client = (process_id, process_start_time(process_id))
-        self.activity.note()
+        self._last_use = trio.current_time()
 
     # -- idle shutdown --------------------------------------------------------------------------
 
     async def watch_idleness(self) -> None:
-        """Stop the server when nothing has happened for as long as the setting says."""
+        """Stop the server when nothing has happened for as long as the setting says (CONTRACT 1.8).
+
+        Use is only noted, and looked at when time would be up: it is far too frequent to wake for.
+        """
         while True:
             hours = self.settings.idle_shutdown_hours
             seconds = hours * _HOUR if hours else self.config.deadlines.idle_now_seconds
-            before = self.activity.count
-            with trio.move_on_after(seconds if hours >= 0 else float("inf")):
+            with trio.move_on_at(self._last_use + seconds if hours >= 0 else float("inf")) as time:
                 await self.activity.next()
-            # Time may be up in the very moment in which something happens.
-            if self.activity.count == before and not self._in_use():
+            if not time.cancelled_caught or trio.current_time() < self._last_use + seconds:
+                continue
+            if not self._in_use():
                 self.stop(f"idle for {seconds:g} seconds")
                 return
+            self._last_use = trio.current_time()
 
     def _in_use(self) -> bool:
         return self._client_lives() or any(

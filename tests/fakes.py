@@ -253,6 +253,13 @@ class FakePeer:
         incoming, self._incoming = self._incoming, []
         return list(incoming)
 
+    def send_some(self, data: bytes) -> None:
+        """See `Peer.send_some`."""
+        if self.aborted:
+            raise PeerGone
+        self.sent = len(data) if self.reads.is_set() else 0
+        self.received.append(data[: self.sent])
+
     async def send(self, data: bytes) -> None:
         """See `Peer.send`."""
         self.sent = 0

@@ -48,23 +48,31 @@ class MeteredPeer:
         arrived, self._arrived = self._arrived, []
         return arrived
 
+    def send_some(self, data: bytes) -> None:
+        self.sent = 0
+        self.writes += 1
+        self._take_more(data)
+
     async def send(self, data: bytes) -> None:
         self.sent = 0
         await trio.lowlevel.checkpoint_if_cancelled()
         self.writes += 1
         while True:
-            self._check()
-            some = len(data) - self.sent
-            if self.room is not None:
-                some = min(some, self.room)
-                self.room -= some
-            self.taken += data[self.sent : self.sent + some]
-            self.sent += some
-            self._answer_pings()
+            self._take_more(data)
             if self.sent == len(data):
                 break
             await self._changed.wait()
         await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def _take_more(self, data: bytes) -> None:
+        self._check()
+        some = len(data) - self.sent
+        if self.room is not None:
+            some = min(some, self.room)
+            self.room -= some
+        self.taken += data[self.sent : self.sent + some]
+        self.sent += some
+        self._answer_pings()
 
     def ping_frame(self, payload: bytes) -> bytes:
         return b"\x89%c%b" % (len(payload), payload)

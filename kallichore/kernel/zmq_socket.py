@@ -50,6 +50,8 @@ class ZmqSocket:
         self._sleep = trio.CancelScope()
         self._asleep = False
         self._closed = False
+        self._asked = False
+        """Nothing was there to receive when EVENTS was asked, and nobody has used it since."""
 
     async def run(self) -> None:
         """Receive, and send what waits, until cancelled.
@@ -65,7 +67,7 @@ class ZmqSocket:
         while True:
             full = self._receive()
             self._flush()
-            if full or self._is_due():
+            if full or not self._may_sleep():
                 await trio.lowlevel.checkpoint()
                 continue
             self._asleep = True
@@ -81,6 +83,14 @@ class ZmqSocket:
         """
         events = int(self._socket.getsockopt(_EVENTS))
         return bool(events & _POLLIN or (self._unsent and events & _POLLOUT))
+
+    def _may_sleep(self) -> bool:
+        """Whether there is nothing to do, or the descriptor will tell.
+
+        An answer to EVENTS holds until the next call on the socket: what comes in between makes the
+        descriptor readable.
+        """
+        return (self._asked and not self._unsent) or not self._is_due()
 
     def drain(self) -> None:
         """Handle what waits now, up to one batch, from a task that is not the pump."""
@@ -114,6 +124,7 @@ class ZmqSocket:
         batch: list[Frames] = []
         receive = self._socket.recv
         room, size = self._limits.batch_messages, self._limits.batch_bytes
+        self._asked = False
         try:
             while room and size > 0:
                 # Asking each frame whether more follows costs a third less than asking the socket,
@@ -129,6 +140,7 @@ class ZmqSocket:
                 size -= len(frames[-1]) if len(frames) < _WITH_BUFFERS else sum(map(len, frames))
                 # An attempt in vain costs twice what asking does, so the first few times we ask.
                 if len(batch) < _FEW and not self._socket.getsockopt(_EVENTS) & _POLLIN:  # type: ignore[operator]
+                    self._asked = True
                     break
         except zmq.Again:
             pass
@@ -139,6 +151,7 @@ class ZmqSocket:
 
     def _send(self, frames: Sequence[bytes]) -> None:
         """Send the parts as `send_multipart` does, at a third of its cost. Raises zmq.Again."""
+        self._asked = False
         send, last = self._socket.send, len(frames) - 1
         for part in frames[:last]:
             send(part, _MORE)
@@ -166,5 +179,5 @@ class ZmqSocket:
 
     def _kick(self) -> None:
         """Wake the pump if it sleeps through something that another call has noticed."""
-        if self._asleep and not self._closed and self._is_due():
+        if self._asleep and not self._closed and not self._may_sleep():
             self._sleep.cancel(reason="the socket has something to do")

@@ -24,7 +24,7 @@ from wsproto.events import (
 from wsproto.frame_protocol import CloseReason
 
 from kallichore.frontend import Closed, HalfClosed, PeerGone, Ping, Pong, Text
-from kallichore.web.unmask import unmask_fast
+from kallichore.web.frames import between_messages, unmask_fast, whole_texts
 
 if TYPE_CHECKING:
     from wsproto.events import Event
@@ -55,6 +55,7 @@ class WebSocket:
         if trailing:
             self._connection.receive_data(trailing)
         self._events = self._connection.events()
+        self._plain = not trailing  # between two messages, as far as wsproto knows
         self._read_bytes = limits.socket_read_bytes
         self._parts: list[str] = []
         self._size = 0
@@ -68,7 +69,9 @@ class WebSocket:
         Raises:
             PeerGone: The connection is broken.
         """
-        events = list(islice(self._events, self._limits.frames_at_once))
+        arrived: list[Text | Ping | Pong | Closed | HalfClosed] = []
+        most = self._limits.frames_at_once
+        events = [] if self._plain else list(islice(self._events, most))
         if events:
             await trio.lowlevel.checkpoint()
         else:
@@ -78,18 +81,29 @@ class WebSocket:
                 raise PeerGone from error
             if not data:
                 return [HalfClosed()]
-            self._connection.receive_data(data)
             self._choose_read_size(len(data))
+            if self._plain:
+                texts, end = whole_texts(data, most, self._limits.client_message_bytes)
+                arrived += map(Text, texts)
+                if end == len(data):
+                    return arrived
+                data = data[end:] if end else data
+            self._connection.receive_data(data)
             self._events = self._connection.events()
-            events = list(islice(self._events, self._limits.frames_at_once))
-        arrived: list[Text | Ping | Pong | Closed | HalfClosed] = []
+            events = list(islice(self._events, most - len(arrived)))
+        self._plain = len(arrived) + len(events) < most and between_messages(self._connection)
+        self._translate_into(arrived, events)
+        return arrived
+
+    def _translate_into(
+        self, arrived: list[Text | Ping | Pong | Closed | HalfClosed], events: list[Event]
+    ) -> None:
         for event in events:
             translated = self._translate(event)
             if translated is not None:
                 arrived.append(translated)
                 if isinstance(translated, Closed):
                     break
-        return arrived
 
     async def _read(self) -> bytes:
         """Wait first: Trio's own `recv` tries first, which is nearly always in vain here."""
@@ -156,17 +170,27 @@ class WebSocket:
         Raises:
             PeerGone: The connection is broken.
         """
-        self.sent = 0
-        try:
-            try:  # noqa: SIM105 (a context manager is not free)
-                self.sent = os.write(self._socket.fileno(), data)
-            except BlockingIOError:
-                pass
-            if self.sent < len(data):
-                view = memoryview(data)
+        self.send_some(data)
+        if self.sent < len(data):
+            view = memoryview(data)
+            try:
                 while self.sent < len(data):
                     self.sent += await self._socket.send(view[self.sent :])
-        except _BROKEN as error:
+            except _BROKEN as error:
+                raise PeerGone from error
+
+    def send_some(self, data: bytes) -> None:
+        """Write what the operating system takes at once; `sent` says how many bytes.
+
+        Raises:
+            PeerGone: The connection is broken.
+        """
+        self.sent = 0
+        try:
+            self.sent = os.write(self._socket.fileno(), data)
+        except BlockingIOError:
+            pass
+        except OSError as error:
             raise PeerGone from error
 
     def ping_frame(self, payload: bytes) -> bytes:
