@@ -65,6 +65,10 @@ class Limits:
     iopub_messages: int = 10_000
     """Messages of a kernel's iopub that libzmq keeps until we take them. Beyond it the kernel's own
     queue fills, and what is too much for that the kernel drops, so this is generous."""
+    iopub_bytes: int = 4 * MIB
+    """Bytes of them, once a flood has shown how big they are."""
+    iopub_messages_least: int = 100
+    """Messages that libzmq keeps however big they are."""
     batch_messages: int = 32
     """ZeroMQ messages handled before other tasks get a turn."""
     batch_bytes: int = 128 * KIB

@@ -81,6 +81,7 @@ class Channels:
                     self._connect(channel, port, identity),
                     limits,
                     lambda batch, channel=channel: self._take(channel, batch),  # type: ignore[misc]
+                    limits.iopub_messages if channel is Channel.IOPUB else 0,
                 )
         except BaseException:
             self.close()

@@ -27,6 +27,8 @@ _POLLOUT: Final = int(zmq.POLLOUT)
 _MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 _EVENTS: Final = int(zmq.EVENTS)
 _FEW: Final = 4
+_SAMPLE: Final = 64
+"""So many messages of a flood say how big they are."""
 _WITH_BUFFERS: Final = 8
 """So many frames has a message with a topic and a buffer; without, the last one is the content."""
 
@@ -38,9 +40,17 @@ class ZmqSocket:
     """
 
     def __init__(
-        self, socket: zmq.Socket[bytes], limits: Limits, handle: Callable[[list[Frames]], None]
+        self,
+        socket: zmq.Socket[bytes],
+        limits: Limits,
+        handle: Callable[[list[Frames]], None],
+        high_water: int = 0,
     ) -> None:
-        """Take over a socket that is connected, or about to be."""
+        """Take over a socket that is connected, or about to be.
+
+        ``high_water`` is the number of messages that libzmq may keep for us, if big ones are to
+        lower it.
+        """
         self._socket = socket
         self._limits = limits
         self._handle = handle
@@ -48,6 +58,9 @@ class ZmqSocket:
         self._unsent: deque[Sequence[bytes]] = deque()
         self._unsent_bytes = 0
         self._sleep = trio.CancelScope()
+        self._high_water = high_water
+        self._flood_messages = 0
+        self._flood_bytes = 0
         self._asleep = False
         self._closed = False
         self._asked = False
@@ -147,7 +160,31 @@ class ZmqSocket:
         if batch:
             del frame  # it holds a second copy of what may be 50 MB
             self._handle(batch)
-        return not (room and size > 0)
+        if room and size > 0:
+            return False
+        if self._high_water:
+            self._bound_bytes(len(batch), self._limits.batch_bytes - size)
+        return True
+
+    def _bound_bytes(self, messages: int, size: int) -> None:
+        """Have libzmq keep fewer messages if those that come in full batches are big.
+
+        It counts messages alone. The mark only sinks: raised while libzmq waits for us to fall
+        below the old one, the new one would be waited for in vain.
+        """
+        self._flood_messages += messages
+        self._flood_bytes += size
+        if self._flood_messages < _SAMPLE:
+            return
+        mean = self._flood_bytes // self._flood_messages
+        self._flood_messages = self._flood_bytes = 0
+        limits = self._limits
+        if mean * self._high_water > limits.iopub_bytes:
+            wanted = max(limits.iopub_bytes // mean, limits.iopub_messages_least)
+            if wanted < self._high_water:
+                self._high_water = wanted
+                self._asked = False
+                self._socket.set(zmq.RCVHWM, wanted)
 
     def _send(self, frames: Sequence[bytes]) -> None:
         """Send the parts as `send_multipart` does, at a third of its cost. Raises zmq.Again."""

@@ -82,3 +82,68 @@ async def test_everything_is_received_whoever_sends_and_drains(seed: int) -> Non
         talker.socket.close()
         router.close(0)
     assert talker.heard == list(range(MESSAGES))
+
+
+class Listener:
+    """Subscribed to a kernel that talks as fast as it can."""
+
+    def __init__(self, context: zmq.Context[Socket]) -> None:
+        self.kernel, subscriber = context.socket(zmq.XPUB), context.socket(zmq.SUB)
+        self.kernel.set(zmq.SNDHWM, 0)
+        self.kernel.set(zmq.LINGER, 0)
+        port = self.kernel.bind_to_random_port("tcp://127.0.0.1")
+        subscriber.set(zmq.RCVHWM, LIMITS.iopub_messages)
+        subscriber.set(zmq.SUBSCRIBE, b"")
+        subscriber.connect(f"tcp://127.0.0.1:{port}")
+        self.kernel.recv()
+        self.subscriber = subscriber
+        self.heard: list[int] = []
+        self.more = trio.Event()
+        self.socket = ZmqSocket(subscriber, FLOODED, self.hear, LIMITS.iopub_messages)
+
+    def hear(self, batch: list[list[bytes]]) -> None:
+        self.heard += [int(frames[-1][:6]) for frames in batch]
+        self.more.set()
+        self.more = trio.Event()
+
+    async def flood(self, count: int, size: int) -> int:
+        """Have it all said, and hear it; what libzmq then keeps at most."""
+        begin = len(self.heard)
+        for number in range(begin, begin + count):
+            self.kernel.send((b"%06d" % number).ljust(size, b"."))
+        while len(self.heard) < begin + count:
+            await self.more.wait()
+        return int(self.subscriber.get(zmq.RCVHWM))
+
+
+FLOODED = Limits(iopub_bytes=2_000_000, iopub_messages_least=150)
+
+
+async def test_libzmq_keeps_fewer_messages_of_a_flood_that_are_big() -> None:
+    """Small ones, or a few big ones, change nothing; what is low stays low; nothing is lost."""
+    with zmq.Context() as context, trio.fail_after(20):
+        listener = Listener(context)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listener.socket.run)
+            assert await listener.flood(5000, 100) == LIMITS.iopub_messages
+            assert await listener.flood(20, 10_000) == LIMITS.iopub_messages
+            kept = await listener.flood(3000, 10_000)
+            assert 200 <= kept < 220
+            assert await listener.flood(5000, 100) == kept
+            assert await listener.flood(500, 100_000) == FLOODED.iopub_messages_least
+            nursery.cancel_scope.cancel(reason="everything is heard")
+        listener.socket.close()
+        listener.kernel.close()
+    assert listener.heard == list(range(len(listener.heard)))
+
+
+async def test_a_socket_without_such_a_mark_keeps_its_own() -> None:
+    with zmq.Context() as context, trio.fail_after(20):
+        listener = Listener(context)
+        listener.socket = ZmqSocket(listener.subscriber, FLOODED, listener.hear)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listener.socket.run)
+            assert await listener.flood(500, 10_000) == LIMITS.iopub_messages
+            nursery.cancel_scope.cancel(reason="everything is heard")
+        listener.socket.close()
+        listener.kernel.close()
