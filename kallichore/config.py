@@ -67,7 +67,7 @@ class Limits:
     queue fills, and what is too much for that the kernel drops, so this is generous."""
     iopub_bytes: int = 4 * MIB
     """Bytes of them, once a flood has shown how big they are."""
-    iopub_messages_least: int = 100
+    iopub_messages_least: int = 200
     """Messages that libzmq keeps however big they are."""
     batch_messages: int = 32
     """ZeroMQ messages handled before other tasks get a turn."""

@@ -185,7 +185,7 @@ class Conversation:
 
     # -- from clients ---------------------------------------------------------------------------
 
-    def from_client(self, text: str) -> None:
+    def from_client(self, text: str | bytearray) -> None:
         """Take a client's text frame to the kernel, or to the queue."""
         try:
             message = envelope.decode(

@@ -30,9 +30,9 @@ class PeerGone(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A whole text message."""
+    """A whole text message, a long one perhaps in the bytes in which it came."""
 
-    text: str
+    text: str | bytearray
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Frontend:
         self,
         peer: Peer,
         outbox: Outbox,
-        from_client: Callable[[str], None],
+        from_client: Callable[[str | bytearray], None],
         limits: Limits,
         deadlines: Deadlines,
         with_seq: Callable[[bytes, int], bytes] | None,

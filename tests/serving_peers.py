@@ -28,7 +28,7 @@ class Served:
 
     def __init__(self, outbox: Outbox, *, resuming: bool = False) -> None:
         self.outbox = outbox
-        self.said: list[str] = []
+        self.said: list[str | bytearray] = []
         self.resuming = resuming
         self.over = trio.Event()
         self.frontend: Frontend

@@ -249,7 +249,7 @@ async def test_the_outbox_is_free_while_the_peer_takes_its_time_to_hang_up(
 async def test_a_message_that_cannot_be_handled_ends_the_client_with_a_close_frame(
     outbox: Outbox, autojump_clock: MockClock
 ) -> None:
-    def hear(text: str) -> None:
+    def hear(text: str | bytearray) -> None:
         raise ValueError(text)
 
     peer = MeteredPeer()

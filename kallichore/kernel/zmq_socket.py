@@ -59,6 +59,8 @@ class ZmqSocket:
         self._unsent_bytes = 0
         self._sleep = trio.CancelScope()
         self._high_water = high_water
+        self._taken = 0
+        self._lowered_at = 0
         self._flood_messages = 0
         self._flood_bytes = 0
         self._asleep = False
@@ -158,6 +160,7 @@ class ZmqSocket:
         except zmq.Again:
             pass
         if batch:
+            self._taken += len(batch)
             del frame  # it holds a second copy of what may be 50 MB
             self._handle(batch)
         if room and size > 0:
@@ -169,22 +172,24 @@ class ZmqSocket:
     def _bound_bytes(self, messages: int, size: int) -> None:
         """Have libzmq keep fewer messages if those that come in full batches are big.
 
-        It counts messages alone. The mark only sinks: raised while libzmq waits for us to fall
-        below the old one, the new one would be waited for in vain.
+        It counts messages alone. The mark may only sink, and not at any time: whoever fills the
+        queue learns what we have taken each time that is a multiple of half the mark, and if the
+        new mark were near what it does not know of, it would wait for us in vain, and we for it.
         """
         self._flood_messages += messages
         self._flood_bytes += size
         if self._flood_messages < _SAMPLE:
             return
-        mean = self._flood_bytes // self._flood_messages
+        mean = self._flood_bytes // self._flood_messages or 1
         self._flood_messages = self._flood_bytes = 0
-        limits = self._limits
-        if mean * self._high_water > limits.iopub_bytes:
-            wanted = max(limits.iopub_bytes // mean, limits.iopub_messages_least)
-            if wanted < self._high_water:
-                self._high_water = wanted
-                self._asked = False
-                self._socket.set(zmq.RCVHWM, wanted)
+        limits, half = self._limits, (self._high_water + 1) // 2
+        wanted = max(limits.iopub_bytes // mean, limits.iopub_messages_least)
+        unreported = self._taken % half + 1  # libzmq takes one in advance
+        settled = not self._lowered_at or self._taken - self._lowered_at > half
+        if wanted < self._high_water and 2 * unreported < wanted and settled:
+            self._high_water, self._lowered_at = wanted, self._taken
+            self._asked = False
+            self._socket.set(zmq.RCVHWM, wanted)
 
     def _send(self, frames: Sequence[bytes]) -> None:
         """Send the parts as `send_multipart` does, at a third of its cost. Raises zmq.Again."""

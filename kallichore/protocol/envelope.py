@@ -159,8 +159,10 @@ _QUOTE: Final = ord('"')
 _CHANNELS: Final = {str(channel): channel for channel in Channel if channel is not Channel.IOPUB}
 
 
-def decode(text: str, *, session_id: str, username: str, now: Callable[[], str]) -> ClientMessage:
-    """Read a client's text frame.
+def decode(
+    text: str | bytearray, *, session_id: str, username: str, now: Callable[[], str]
+) -> ClientMessage:
+    """Read a client's text frame, which may be UTF-8 bytes.
 
     Header fields the client gives stay as they are; `session`, `username`, `date` and `version`
     are filled in from the arguments when they are missing. ``now`` gives an RFC 3339 instant and
@@ -180,7 +182,7 @@ def decode(text: str, *, session_id: str, username: str, now: Callable[[], str])
     except RecursionError:
         raise Unusable("The frame's JSON is nested too deeply") from None
     except (ValueError, Malformed) as error:
-        data = text.encode("utf-8", "replace")
+        data = text.encode("utf-8", "replace") if isinstance(text, str) else bytes(text)
         whole = without_lone_surrogates(data)
         if whole != data:
             return decode(whole.decode(), session_id=session_id, username=username, now=now)

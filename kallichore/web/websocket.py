@@ -24,12 +24,13 @@ from wsproto.events import (
 from wsproto.frame_protocol import CloseReason
 
 from kallichore.frontend import Closed, HalfClosed, PeerGone, Ping, Pong, Text
-from kallichore.web.frames import between_messages, unmask_fast, whole_texts
+from kallichore.web.frames import begin_long_text, between_messages, unmask_fast, whole_texts
 
 if TYPE_CHECKING:
     from wsproto.events import Event
 
     from kallichore.config import Limits
+    from kallichore.web.frames import LongText
 
 __all__ = ["WebSocket"]
 
@@ -56,6 +57,7 @@ class WebSocket:
             self._connection.receive_data(trailing)
         self._events = self._connection.events()
         self._plain = not trailing  # between two messages, as far as wsproto knows
+        self._long: LongText | None = None
         self._read_bytes = limits.socket_read_bytes
         self._parts: list[str] = []
         self._size = 0
@@ -69,31 +71,50 @@ class WebSocket:
         Raises:
             PeerGone: The connection is broken.
         """
+        most, size = self._limits.frames_at_once, self._limits.client_message_bytes
+        if self._long is not None:
+            return await self._receive_long(self._long)
         arrived: list[Text | Ping | Pong | Closed | HalfClosed] = []
-        most = self._limits.frames_at_once
         events = [] if self._plain else list(islice(self._events, most))
         if events:
             await trio.lowlevel.checkpoint()
         else:
-            try:
-                data = await self._read()
-            except _BROKEN as error:
-                raise PeerGone from error
+            data = await self._read()
             if not data:
                 return [HalfClosed()]
             self._choose_read_size(len(data))
             if self._plain:
-                texts, end = whole_texts(data, most, self._limits.client_message_bytes)
+                texts, end = whole_texts(data, most, size)
                 arrived += map(Text, texts)
                 if end == len(data):
                     return arrived
                 data = data[end:] if end else data
+                self._long = begin_long_text(data, size) if len(texts) < most else None
+                if self._long is not None:
+                    return arrived
             self._connection.receive_data(data)
             self._events = self._connection.events()
             events = list(islice(self._events, most - len(arrived)))
         self._plain = len(arrived) + len(events) < most and between_messages(self._connection)
         self._translate_into(arrived, events)
         return arrived
+
+    async def _receive_long(
+        self, frame: LongText
+    ) -> list[Text | Ping | Pong | Closed | HalfClosed]:
+        """Read on in the frame that is half here; wsproto judges it if it is not UTF-8."""
+        count = await self._read_into(frame.room(self._limits.socket_read_most_bytes))
+        if not count:
+            return [HalfClosed()]
+        if not frame.took(count):
+            return []
+        self._long = None
+        try:
+            return [Text(frame.text())]
+        except UnicodeDecodeError:
+            self._connection.receive_data(frame.as_it_came())
+            self._plain = False
+            return []
 
     def _translate_into(
         self, arrived: list[Text | Ping | Pong | Closed | HalfClosed], events: list[Event]
@@ -107,10 +128,22 @@ class WebSocket:
 
     async def _read(self) -> bytes:
         """Wait first: Trio's own `recv` tries first, which is nearly always in vain here."""
-        while True:
-            await trio.lowlevel.wait_readable(self._socket)
-            with suppress(BlockingIOError):
-                return os.read(self._socket.fileno(), self._read_bytes)
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(self._socket)
+                with suppress(BlockingIOError):
+                    return os.read(self._socket.fileno(), self._read_bytes)
+        except _BROKEN as error:
+            raise PeerGone from error
+
+    async def _read_into(self, room: memoryview) -> int:
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(self._socket)
+                with suppress(BlockingIOError):
+                    return os.readv(self._socket.fileno(), [room])
+        except _BROKEN as error:
+            raise PeerGone from error
 
     def _choose_read_size(self, got: int) -> None:
         """Read more at once while a big message comes in."""
@@ -222,6 +255,9 @@ class WebSocket:
         Closing with unread input would make the operating system reset the connection, and the
         peer could lose what it has not read yet.
         """
+        if self._long is not None:
+            self._connection.receive_data(self._long.as_it_came())
+            self._long = None
         for _ in self._connection.events():  # what has come already, perhaps the close frame
             pass
         try:

@@ -80,7 +80,7 @@ class FakeSession:
         self.cancelled = trio.Event()
         """Set when a slow operation was cancelled there."""
         self.clients: list[int | None] = []
-        self.texts: list[str] = []
+        self.texts: list[str | bytearray] = []
         self.heard = trio.Event()
         self.scope = trio.CancelScope()
         """Around everything that happens on the session's own socket."""

@@ -64,7 +64,7 @@ def test_where_it_is_not_there_the_slow_way_does(monkeypatch: pytest.MonkeyPatch
 
 # -- whole text frames ---------------------------------------------------------------------------
 
-LIMITS = Limits(client_message_bytes=400, frames_at_once=3)
+LIMITS = Limits(client_message_bytes=140_000, frames_at_once=3, socket_read_most_bytes=30_000)
 
 
 def masked(payload: bytes, first: int = 0x81, *, mask: bool = True, length: int = 0) -> bytes:
@@ -85,22 +85,35 @@ class Peer(WebSocket):
         nowhere: Any = SimpleNamespace(socket=SimpleNamespace(setsockopt=lambda *_: None))
         super().__init__(nowhere, b"", LIMITS)
         self.pieces: Iterator[bytes] = filter(None, pieces)
+        self.rest = b""
 
     async def _read(self) -> bytes:
-        return next(self.pieces, b"")
+        self.rest = self.rest or next(self.pieces, b"")
+        data, self.rest = self.rest[: self._read_bytes], self.rest[self._read_bytes :]
+        return data
+
+    async def _read_into(self, room: memoryview) -> int:
+        self.rest = self.rest or next(self.pieces, b"")
+        data, self.rest = self.rest[: len(room)], self.rest[len(room) :]
+        room[: len(data)] = data
+        return len(data)
 
     async def everything(self) -> list[Any]:
         heard: list[Any] = []
         while True:
             for event in await self.receive():
-                heard.append(event)
+                if isinstance(event, Text) and isinstance(event.text, bytearray):
+                    heard.append(Text(event.text.decode()))
+                else:
+                    heard.append(event)
                 if isinstance(event, Closed | HalfClosed):
                     return heard
 
 
 FRAMES = st.one_of(
     st.text(min_size=1, max_size=9).map(lambda text: masked(text.encode())),
-    st.sampled_from([125, 126, 300, 401, 66000]).map(lambda size: masked(b"x" * size)),
+    st.sampled_from([125, 126, 65535, 65536, 140_000, 140_001]).map(lambda n: masked(b"x" * n)),
+    st.sampled_from([b"\xc3\xa9", b"\xc3\xa9\xff"]).map(lambda end: masked(b"x" * 70_000 + end)),
     st.builds(
         masked,
         st.binary(max_size=9),
@@ -111,9 +124,17 @@ FRAMES = st.one_of(
 )
 
 
-@given(parts=st.lists(FRAMES, max_size=8), cuts=st.lists(st.integers(0, 2000), max_size=6))
+@given(
+    parts=st.lists(FRAMES, max_size=8),
+    cuts=st.lists(st.integers(0, 2000) | st.integers(0, 200_000), max_size=6),
+)
 @example(parts=[masked(b"a") for _ in range(7)], cuts=[])
 @example(parts=[masked(b"a", 0x01), masked(b"?", 0x89), masked(b"b"), masked(b"c")], cuts=[7])
+@example(parts=[masked(b"a"), masked(b"x" * 100_000), masked(b"b"), masked(b"c")], cuts=[70_000])
+@example(parts=[masked(b"a"), masked(b"x" * 100_000)], cuts=[5, 9, 16, 17, 23, 90_000])
+@example(parts=[masked(b"x" * 70_000 + b"\xc3\xa9") + masked(b"a")], cuts=[])
+@example(parts=[masked(b"x" * 70_000 + b"\xff") + masked(b"a")], cuts=[])
+@example(parts=[masked(b"x" * 70_000)[:-1]], cuts=[])
 @example(parts=[masked(b"a"), masked(b"\xff"), masked(b"b")], cuts=[])
 @example(parts=[masked(b"a"), masked(b""), masked(b"b")], cuts=[])
 def test_frames_are_heard_as_wsproto_hears_them(parts: list[bytes], cuts: list[int]) -> None:
@@ -142,6 +163,43 @@ def test_whole_text_frames_are_read_without_wsproto(monkeypatch: pytest.MonkeyPa
 def test_what_is_not_whole_and_plain_is_left(rest: bytes) -> None:
     begin = masked(b"one") + masked("zwölf".encode())
     assert frames.whole_texts(begin + rest, 9, 400) == (["one", "zwölf"], len(begin))
+
+
+@pytest.mark.parametrize("size", [65536, 100_000])
+@pytest.mark.parametrize("begun", [14, 15, 21, 30_000])
+def test_a_long_frame_is_read_into_its_place(size: int, begun: int) -> None:
+    data = masked(bytes(65 + place % 26 for place in range(size)))
+    frame = frames.begin_long_text(data[:begun], size)
+    assert frame is not None
+    assert frame.room(7)[:3].nbytes == 3
+    whole = False
+    while not whole:
+        room = frame.room(5003)
+        room[:] = data[begun : begun + len(room)]
+        begun += len(room)
+        whole = frame.took(len(room))
+    assert frame.room(1).nbytes == 0
+    text = frame.text()
+    assert isinstance(text, bytearray)
+    assert text[:3] + text[-1:] == b"ABC%c" % (65 + (size - 1) % 26)
+    assert frame.as_it_came() == data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", masked(b"x" * 65536)[:13], masked(b"x" * 65536), masked(b"x" * 300)[:200], b"\x82\xff"],
+)
+def test_what_is_no_long_frame_is_not_begun(data: bytes) -> None:
+    assert frames.begin_long_text(data, 10**6) is None
+
+
+def test_a_long_frame_is_too_long_or_not_begun_where_unmasking_is_slow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = masked(b"x" * 65536)[:100]
+    assert frames.begin_long_text(data, 65535) is None
+    monkeypatch.setattr(frames, "_apply_mask", None)
+    assert frames.begin_long_text(data, 65536) is None
 
 
 def test_it_stops_after_so_many() -> None:

@@ -104,3 +104,41 @@ async def test_a_close_frame_that_has_come_already_is_not_waited_for() -> None:
         await websocket.send(websocket.close_frame(1000, "enough"))
         with trio.fail_after(5):
             await websocket.linger()
+
+
+async def test_a_close_frame_behind_a_long_text_that_is_half_here_is_found() -> None:
+    peer = Connection(ConnectionType.CLIENT)
+    frame = peer.send(TextMessage("x" * 300_000))
+    async with open_pair(Limits()) as (websocket, client), trio.open_nursery() as nursery:
+        await client.send_all(frame[:70_000])
+        assert await websocket.receive() == []
+        nursery.start_soon(client.send_all, frame[70_000:] + peer.send(CloseConnection(1000)))
+        await websocket.send(websocket.close_frame(1000, "enough"))
+        with trio.fail_after(5):
+            await websocket.linger()
+
+
+@pytest.mark.parametrize("text", ["x" * 10**6, "é" * 10**6])
+async def test_a_long_text_comes_whole_and_what_follows_too(text: str) -> None:
+    async with open_pair(Limits()) as (websocket, client), trio.open_nursery() as nursery:
+        nursery.start_soon(client.send_all, texts("before", text, "after"))
+        heard: list[str] = []
+        with trio.fail_after(5):
+            while len(heard) < 3:
+                for event in await websocket.receive():
+                    assert isinstance(event, Text)
+                    heard.append(event.text if isinstance(event.text, str) else event.text.decode())
+        assert heard == ["before", text, "after"]
+
+
+async def test_a_long_text_that_is_no_utf8_is_refused_as_a_short_one_is() -> None:
+    frame = bytearray(texts("x" * 10**6))
+    frame[-1] ^= 0x80
+    async with open_pair(Limits()) as (websocket, client), trio.open_nursery() as nursery:
+        nursery.start_soon(client.send_all, bytes(frame))
+        with trio.fail_after(5):
+            while True:
+                events = await websocket.receive()
+                if events and isinstance(events[-1], Closed):
+                    break
+        assert events[-1].code == 1007
