@@ -60,6 +60,7 @@ class Outbox:
         self._in_flight: list[Numbered] = []
         self._memory = 0
         self._spool = Spool(spool_directory, limits, notice)
+        self._spool_memory = 0
         self._tail: deque[Numbered] = deque()
         self._tail_bytes = 0
         self._keep_tail = False
@@ -101,7 +102,9 @@ class Outbox:
             or (self._memory + cost > self._limits.outbox_memory_bytes and self._queue)
             or self._budget.used + cost > self._budget.limit
         ):
-            self._spool.append(self.last_seq, frame, droppable=droppable)
+            tight = self._budget.used + cost > self._budget.limit
+            self._spool.append(self.last_seq, frame, droppable=droppable, tight=tight)
+            self._account_for_spool()
         else:
             self._memory += cost
             self._budget.used += cost
@@ -189,8 +192,16 @@ class Outbox:
     def _load(self) -> None:
         """Bring the oldest file's worth of frames back into memory."""
         loaded = self._spool.load()
+        self._account_for_spool()
         self._account(loaded)
         self._queue.extend(loaded)
+
+    def _account_for_spool(self) -> None:
+        """Note what the spool has in memory before it writes."""
+        grown = self._spool.memory_bytes - self._spool_memory
+        self._spool_memory += grown
+        self._memory += grown
+        self._budget.used += grown
 
     def _account(self, frames: Iterable[Numbered]) -> None:
         """Note what frames that come back into memory cost there."""
@@ -231,6 +242,7 @@ class Outbox:
         while True:
             if not self._queue:
                 self._spool.skip(after)
+                self._account_for_spool()
                 if self._spool:
                     self._load()
             if not self._queue or self._queue[0].seq > after:
@@ -244,7 +256,7 @@ class Outbox:
         self._budget.used -= self._memory
         if self._budget.spoke_last is self:
             self._budget.spoke_last = None
-        self._memory = 0
+        self._memory = self._spool_memory = 0
         self._queue.clear()
         self._in_flight.clear()
         self._tail.clear()

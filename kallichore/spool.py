@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Dropped", "Numbered", "Spool"]
 
 WRITE_BYTES: Final = 256 * 1024
+LEAST_WRITE_BYTES: Final = 16 * 1024
+"""What is written in one go while memory is tight."""
 _RECORD: Final = struct.Struct("!QIB")
 _GAP_SIZES: Final = struct.Struct("!QQ")
 _KEPT: Final = 0
@@ -87,6 +89,8 @@ class Spool:
         self._disk_bytes = 0
         self._files_made = 0
         self._failing = False
+        self._overfull = False
+        self._dropped_before = 0
         self.dropped_frames = 0
         """How many had to make way, in all."""
 
@@ -96,14 +100,21 @@ class Spool:
 
     @property
     def size(self) -> int:
-        """Bytes kept, on disk and about to go there."""
-        return self._disk_bytes + self._pending_bytes
+        """Bytes on disk."""
+        return self._disk_bytes
 
-    def append(self, seq: int, frame: bytes, *, droppable: bool) -> None:
-        """Add a frame at the end."""
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes in memory: about to go to the disk."""
+        return self._pending_bytes
+
+    def append(self, seq: int, frame: bytes, *, droppable: bool, tight: bool = False) -> None:
+        """Add a frame at the end; while memory is ``tight`` less of it is gathered."""
         self._pending.append(_Record(seq, frame, _DROPPABLE if droppable else _KEPT))
         self._pending_bytes += len(frame)
-        if self._pending_bytes >= self._write_at:
+        if self._pending_bytes >= self._write_at or (
+            tight and not self._failing and self._pending_bytes >= LEAST_WRITE_BYTES
+        ):
             self._write()
 
     def load(self) -> list[Numbered]:
@@ -115,6 +126,10 @@ class Spool:
         else:
             records, self._pending = self._pending, []
             self._pending_bytes, self._write_at = 0, WRITE_BYTES
+        if not self and self.dropped_frames > self._dropped_before:
+            dropped = self.dropped_frames - self._dropped_before
+            log.info("the client reads on: %d frames of output were dropped", dropped)
+            self._dropped_before, self._overfull = self.dropped_frames, False
         return [Numbered(record.seq, self._frame_of(record)) for record in records]
 
     def skip(self, seq: int) -> None:
@@ -213,6 +228,10 @@ class Spool:
             oldest = next(droppable, None)
             if oldest is None:
                 return
+            if not self._overfull:
+                self._overfull = True
+                limit = self._limits.outbox_disk_bytes
+                log.warning("more than %d bytes wait on disk: the oldest output is dropped", limit)
             self._thin_out(oldest)
 
     def _thin_out(self, place: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import trio
 
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["UPGRADE", "Ear", "Frame", "upgraded", "word", "words"]
 
 Frame = dict[str, Any]
-UPGRADE = (
-    b"GET /any HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+_FIELDS = (
+    b"Host: localhost\r\nUpgrade: websocket\r\n"
     b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     b"Sec-WebSocket-Version: 13\r\n\r\n"
 )
+UPGRADE = b"GET /any HTTP/1.1\r\n" + _FIELDS
 
 
 def word(frame: Frame) -> str:
@@ -109,11 +111,20 @@ class Ear:
 
 
 async def upgraded(client: Client, session_id: str = "one") -> trio.SocketStream:
-    """Connect to a session's own socket by hand, and read no further than the 101."""
-    stream = await trio.open_unix_socket(await client.channels_upgrade(session_id))
-    await stream.send_all(UPGRADE)
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        head += await stream.receive_some(1)
-    assert head.startswith(b"HTTP/1.1 101 ")
+    """Connect to a session's channel by hand, and read no further than the 101."""
+    target = client.target
+    if target.socket_path is None:
+        address = urlsplit(target.base_url)
+        stream = await trio.open_tcp_stream(str(address.hostname), address.port or 80)
+        head = (
+            f"GET /sessions/{session_id}/channels HTTP/1.1\r\nAuthorization: Bearer {target.token}"
+        )
+        await stream.send_all(head.encode() + b"\r\n" + _FIELDS)
+    else:
+        stream = await trio.open_unix_socket(await client.channels_upgrade(session_id))
+        await stream.send_all(UPGRADE)
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        answer += await stream.receive_some(1)
+    assert answer.startswith(b"HTTP/1.1 101 ")
     return stream

@@ -66,7 +66,7 @@ def said(frames: list[Numbered]) -> list[str]:
 def test_nothing_is_on_disk_before_there_is_enough_to_write(spool: Spool, directory: Path) -> None:
     fill(spool, range(1, 4))
     assert files(directory) == []
-    assert (bool(spool), spool.size) == (True, 3 * SIZE)
+    assert (bool(spool), spool.memory_bytes) == (True, 3 * SIZE)
     assert drain(spool) == [Numbered(seq, frame(seq)) for seq in range(1, 4)]
     assert (bool(spool), spool.size) == (False, 0)
 
@@ -74,7 +74,7 @@ def test_nothing_is_on_disk_before_there_is_enough_to_write(spool: Spool, direct
 @pytest.mark.parametrize("count", [4, 5, 15, 16, 17, 45])
 def test_frames_come_out_as_they_went_in(spool: Spool, directory: Path, count: int) -> None:
     fill(spool, range(1, count + 1))
-    assert spool.size >= count * SIZE
+    assert spool.size + spool.memory_bytes >= count * SIZE
     assert drain(spool) == [Numbered(seq, frame(seq)) for seq in range(1, count + 1)]
     assert spool.size == 0
     assert files(directory) == []
@@ -234,6 +234,45 @@ def test_a_full_disk_is_said_once_until_there_is_room_again(
     warned = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warned) == 2
     assert "No space left" in warned[0].message
+
+
+def test_output_that_is_dropped_is_said_once_and_counted_when_all_is_read(
+    spool: Spool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for episode in range(2):
+        caplog.clear()
+        fill(spool, range(1, 400), "stream")
+        (begun,) = caplog.records
+        assert begun.levelno == logging.WARNING
+        assert "the oldest output is dropped" in begun.message
+        before = spool.dropped_frames
+        drain(spool)
+        assert spool.dropped_frames == before
+        ended = caplog.records[-1].message
+        assert (
+            ended == f"the client reads on: {before // (episode + 1)} frames of output were dropped"
+        )
+        fill(spool, range(400, 402))
+        drain(spool)
+        assert len(caplog.records) == 2
+
+
+def test_little_is_gathered_while_memory_is_tight(
+    spool: Spool, disk: FillingDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kallichore.spool.LEAST_WRITE_BYTES", 2 * SIZE)
+    fill(spool, range(1, 4))
+    assert spool.memory_bytes == 3 * SIZE
+    spool.append(4, b"x", droppable=False, tight=True)
+    assert spool.memory_bytes == 0
+    disk.full = True
+    fill(spool, range(5, 9))
+    for seq in range(9, 12):
+        spool.append(seq, b"x" * SIZE, droppable=False, tight=True)
+    # A disk that is full is not tried again for every frame.
+    assert disk.failures == 1
+    assert spool.memory_bytes == 7 * SIZE
 
 
 def test_nothing_is_left_of_a_write_that_failed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -45,6 +46,7 @@ class AdoptedRun:
         self._host = host
         self._session_id = session_id
         self._timeout = timeout_seconds
+        self._deadline = inf
         self._readiness = Readiness()
         self._channels: Channels | None = None
         self._lost = trio.Event()
@@ -58,6 +60,7 @@ class AdoptedRun:
     async def run(self, *, task_status: trio.TaskStatus[None]) -> RunExit:
         """See `KernelRun.run`."""
         assert self.connection is not None  # noqa: S101 (only a launched run learns it later)
+        self._deadline = trio.current_time() + self._timeout
         try:
             with self._life:
                 await self._connect(self.connection)
@@ -84,7 +87,7 @@ class AdoptedRun:
         """Connect to where the kernel is, which is the same place from now on."""
         tools = self._tools
         try:
-            with trio.fail_after(self._timeout):
+            with trio.fail_at(self._deadline):
                 host = await address_of(connection.ip)
             self._address = (host, connection.shell_port)
             self._channels = Channels(
@@ -106,7 +109,7 @@ class AdoptedRun:
         assert channels is not None  # noqa: S101 (we have just connected)
         async with trio.open_nursery() as life:
             channels.start(life)
-            with trio.move_on_after(self._timeout):
+            with trio.move_on_at(self._deadline):
                 await self._readiness.wait(channels, self._host, self._tools.deadlines)
                 self._answered = True
             if self._answered:

@@ -160,6 +160,22 @@ async def test_a_kernel_that_does_not_answer_is_not_adopted(serving: Serving) ->
     assert (await client.get_session("one")).status == "uninitialized"
 
 
+async def test_finding_the_host_is_part_of_the_time_that_an_adoption_has(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def find(host: str) -> str:
+        await trio.sleep(1.5)
+        return host
+
+    monkeypatch.setattr("kallichore.kernel.adopted.address_of", find)
+    await serving.client.new_session(session_of([], connection_timeout=2))
+    connection = await serving.client.connection_info("one")
+    async with foreign_kernel(serving, connection, mute=True):
+        with trio.fail_after(3), pytest.raises(RequestFailed) as caught:
+            await serving.client.adopt_session("one", connection)
+    assert caught.value.code == "KS-15"
+
+
 async def test_a_kernel_that_is_not_ours_yet_is_not_ended_with_us(serving: Serving) -> None:
     client = serving.client
     connection = await new_connection(serving)

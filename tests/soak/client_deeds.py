@@ -157,8 +157,6 @@ async def sends_bad_frames(life: Life) -> None:
 
 async def breaks_the_protocol(life: Life) -> None:
     """WebSocket frames that are none: a close frame, and nobody else suffers."""
-    if life.world.server.details.socket_path is None:
-        return
     bad = [
         frame(b"{}", masked=False),
         frame(b"{}", opcode=3),
@@ -188,8 +186,6 @@ async def leaves_abruptly(life: Life) -> None:
 
 async def never_reads(life: Life) -> None:
     """A client that stalls amid a flood, while the kernel is asked for more."""
-    if life.world.server.details.socket_path is None:
-        return
     stream = await upgraded(life.client, life.id)
     async with stream:
         await life.run("for n in range(3000): say(f'{n:0500}')")

@@ -89,8 +89,8 @@ async def test_backlog_drops_and_lag_are_measured() -> None:
         async with serving.client.open_channel("one") as channel:
             await Ear(channel).execute("pass")
             connected = numbers(await serving.client.get_metrics())
-    assert 0 < after["kallichore_backlog_bytes memory"] <= 10_000
-    assert 0 < after["kallichore_backlog_bytes disk"] <= 300_000 + WRITE_BYTES
+    assert 0 < after["kallichore_backlog_bytes memory"] <= 10_000 + WRITE_BYTES
+    assert 0 < after["kallichore_backlog_bytes disk"] <= 300_000
     assert after["kallichore_dropped_frames_total"] > 50
     assert after["kallichore_refused_messages_total bad_signature"] == 1
     assert after["kallichore_loop_lag_seconds worst"] > 0
