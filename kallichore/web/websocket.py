@@ -208,7 +208,9 @@ class WebSocket:
             view = memoryview(data)
             try:
                 while self.sent < len(data):
-                    self.sent += await self._socket.send(view[self.sent :])
+                    await trio.lowlevel.wait_writable(self._socket)
+                    with suppress(BlockingIOError):
+                        self.sent += os.write(self._socket.fileno(), view[self.sent :])
             except _BROKEN as error:
                 raise PeerGone from error
 
