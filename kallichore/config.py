@@ -71,6 +71,8 @@ class Limits:
     """Messages that libzmq keeps however big they are."""
     batch_messages: int = 32
     """ZeroMQ messages handled before other tasks get a turn."""
+    batch_messages_shared: int = 8
+    """The same while other sessions or requests need turns too."""
     batch_bytes: int = 128 * KIB
     """Bytes of ZeroMQ messages handled before other tasks get a turn: no more than a client's
     writer gets rid of in its own, or the queue grows to the disk while the client is prompt."""
@@ -162,6 +164,8 @@ class Deadlines:
     first_output_seconds: float = 0.5
     """How long the output of a kernel that starts is held back: if it loses the race for a port,
     nobody sees it."""
+    shared_seconds: float = 0.1
+    """How long after another party's turn we believe in company, and handle small batches."""
     reply_seconds: float = 0.1
     """How long an execution's reply may come after its idle; then the next one goes out."""
     execute_start_seconds: float = 30.0

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from kallichore.models import ConnectionInfo, ExecutionHistoryEntry
     from kallichore.protocol.events import Effect, Event
     from kallichore.spool import Dropped
+    from kallichore.traffic import Traffic
 
 __all__ = ["Conversation"]
 
@@ -76,6 +77,7 @@ class Conversation:
         limits: Limits,
         deadlines: Deadlines,
         budget: MemoryBudget,
+        traffic: Traffic,
         spool_directory: Path,
         locate: Callable[[], None],
         noticed: Callable[[], None],
@@ -93,7 +95,7 @@ class Conversation:
         self._locate = locate
         self._takeover = trio.Lock()
         self.state = SessionState(limits)
-        self.outbox = Outbox(limits, budget, spool_directory, self._dropped_notice)
+        self.outbox = Outbox(limits, budget, traffic, spool_directory, self._dropped_notice)
         self.frontend: Frontend | None = None
         self.run: KernelRun | None = None
         self.kernel_info = b"{}"

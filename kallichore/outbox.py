@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from kallichore.config import Limits
     from kallichore.spool import Dropped
+    from kallichore.traffic import Traffic
 
 __all__ = ["MemoryBudget", "Outbox"]
 
@@ -33,14 +34,12 @@ def _wake() -> bool:
 
 
 class MemoryBudget:
-    """What the outboxes of all sessions share: so many bytes in memory together."""
+    """Bytes that the outboxes of all sessions keep in memory together."""
 
     def __init__(self, limit: int) -> None:
         """Allow ``limit`` bytes in all."""
         self.limit = limit
         self.used = 0
-        self.spoke_last: Outbox | None = None
-        """Which of them had a batch last: while it is always the same one, it is alone."""
 
 
 class Outbox:
@@ -50,12 +49,14 @@ class Outbox:
         self,
         limits: Limits,
         budget: MemoryBudget,
+        traffic: Traffic,
         spool_directory: Path,
         notice: Callable[[Dropped], bytes],
     ) -> None:
         """Begin empty; ``notice`` makes the frame that tells a client what was dropped."""
         self._limits = limits
         self._budget = budget
+        self._traffic = traffic
         self._queue: deque[Numbered] = deque()
         self._in_flight: list[Numbered] = []
         self._memory = 0
@@ -130,13 +131,12 @@ class Outbox:
             return
         hurries, self._hurries = self._hurries, False
         waiter = self._waiter
-        alone = self._budget.spoke_last is self
-        self._budget.spoke_last = self
+        self._traffic.note(self)
         if waiter is None or waiter.is_set() or not (self._queue or self._spool):
             return
         # While many talk, their readers' turns are cheap and the system serves several of them at
         # a time; woken one by one they would cost a tenth more.
-        if not (alone and hurries and self._at_once()):
+        if not (hurries and not self._traffic.shared and self._at_once()):
             waiter.set()
 
     def poke(self) -> None:
@@ -254,8 +254,6 @@ class Outbox:
     def close(self) -> None:
         """Forget everything and delete the files."""
         self._budget.used -= self._memory
-        if self._budget.spoke_last is self:
-            self._budget.spoke_last = None
         self._memory = self._spool_memory = 0
         self._queue.clear()
         self._in_flight.clear()

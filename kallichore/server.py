@@ -33,6 +33,7 @@ from kallichore.kernel.run import RunTools
 from kallichore.memory import give_back, keep_what_is_loaded
 from kallichore.supervisor import Supervisor
 from kallichore.tally import Tally
+from kallichore.traffic import Traffic
 from kallichore.web.door import Door
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ async def serve(config: Config) -> None:
             environment=dict(os.environ),
             server_id=str(server_id),
             tally=Tally(),
+            traffic=Traffic(config.deadlines.shared_seconds),
             limits=config.limits,
             deadlines=config.deadlines,
         )

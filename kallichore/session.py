@@ -70,6 +70,7 @@ class Session:
             tools.limits,
             tools.deadlines,
             budget,
+            tools.traffic,
             tools.directory / f"spool-{safe_name(spec.session_id)}",
             self._locate_kernel,
             partial(noticed, self),

@@ -62,6 +62,7 @@ class Supervisor:
         """Set when the polite part of the shutdown is to be skipped."""
         self.tally = tools.tally
         self._tools = tools
+        self.traffic = tools.traffic
         self._server_id = server_id
         self._socket_directories = socket_directories
         self.budget = MemoryBudget(config.limits.outbox_total_memory_bytes)

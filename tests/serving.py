@@ -28,6 +28,7 @@ from kallichore.kernel.process import Reaper
 from kallichore.kernel.run import RunTools
 from kallichore.supervisor import Supervisor
 from kallichore.tally import Tally
+from kallichore.traffic import Traffic
 from kallichore.web.behind import MODULES
 from kallichore.web.door import Door
 
@@ -176,6 +177,7 @@ def _tools(
         environment=dict(environment),
         server_id=str(uuid.uuid4()),
         tally=Tally(),
+        traffic=Traffic(config.deadlines.shared_seconds),
         limits=config.limits,
         deadlines=config.deadlines,
     )

@@ -11,6 +11,7 @@ from kallichore.config import Deadlines, Limits
 from kallichore.frontend import Frontend
 from kallichore.outbox import MemoryBudget, Outbox
 from kallichore.protocol.envelope import kernel_event, with_seq
+from kallichore.traffic import Traffic
 from tests.spooling import notice
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Served:
 
 @pytest.fixture
 def outbox(tmp_path: Path) -> Outbox:
-    return Outbox(LIMITS, MemoryBudget(10**6), tmp_path / "spool", notice)
+    return Outbox(LIMITS, MemoryBudget(10**6), Traffic(0), tmp_path / "spool", notice)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from kallichore.frontend import Ping
 from kallichore.outbox import MemoryBudget, Outbox
 from kallichore.protocol.envelope import kernel_event
+from kallichore.traffic import Traffic
 from tests.peers import MeteredPeer
 from tests.serving_peers import DEADLINES, LIMITS, Served, fill, left, numbers, served
 from tests.spooling import notice
@@ -23,17 +24,18 @@ if TYPE_CHECKING:
 __all__ = ["served"]
 
 PING = 10
+SHARED = 0.1
 FRAME = len(kernel_event("workingDirChanged", "1"))
 
 
 @pytest.fixture
-def budget() -> MemoryBudget:
-    return MemoryBudget(10**6)
+def traffic() -> Traffic:
+    return Traffic(SHARED)
 
 
 @pytest.fixture
-def outbox(budget: MemoryBudget, tmp_path: Path) -> Outbox:
-    return Outbox(LIMITS, budget, tmp_path / "spool", notice)
+def outbox(traffic: Traffic, tmp_path: Path) -> Outbox:
+    return Outbox(LIMITS, MemoryBudget(10**6), traffic, tmp_path / "spool", notice)
 
 
 def burst(outbox: Outbox, count: int, *, hurry: bool = True) -> None:
@@ -48,9 +50,10 @@ def burst(outbox: Outbox, count: int, *, hurry: bool = True) -> None:
 async def waiting(nursery: trio.Nursery, served: Served, room: int | None = None) -> MeteredPeer:
     """Give a peer that has read everything, takes ``room`` more bytes, and is alone."""
     peer = MeteredPeer(None if room is None else PING + room)
+    burst(served.outbox, 0)
+    await trio.sleep(2 * SHARED)
     nursery.start_soon(served.run, peer)
     await wait_all_tasks_blocked()
-    burst(served.outbox, 0)
     return peer
 
 
@@ -90,25 +93,24 @@ async def test_the_writer_has_its_turn_when_nobody_hurries(
     assert numbers(peer) == [1]
 
 
-async def test_the_writer_has_its_turn_when_others_talk_too(
+async def test_the_writer_has_its_turn_in_company(
     outbox: Outbox,
-    budget: MemoryBudget,
+    traffic: Traffic,
     served: Served,
     nursery: trio.Nursery,
-    tmp_path: Path,
     autojump_clock: MockClock,
 ) -> None:
     peer = await waiting(nursery, served)
-    other = Outbox(LIMITS, budget, tmp_path / "other", notice)
-    burst(other, 1)
+    traffic.note("another session, or a request")
     burst(outbox, 1)
     assert numbers(peer) == []
     await wait_all_tasks_blocked()
     burst(outbox, 1)
+    await wait_all_tasks_blocked()
     assert numbers(peer) == [1, 2]
-    burst(other, 1)
-    other.close()
-    assert budget.spoke_last is None
+    autojump_clock.jump(2 * SHARED)
+    burst(outbox, 1)
+    assert numbers(peer) == [1, 2, 3]
 
 
 async def test_what_is_too_much_for_one_write_is_left_to_the_writer(
@@ -192,7 +194,7 @@ def test_whatever_happens_everything_comes_once_and_in_order(
     spool = tmp_path_factory.getbasetemp() / "never-made"
 
     async def run() -> None:
-        outbox = Outbox(LIMITS, MemoryBudget(10**6), spool, notice)
+        outbox = Outbox(LIMITS, MemoryBudget(10**6), Traffic(0), spool, notice)
         served = Served(outbox, resuming=resuming)
         async with trio.open_nursery() as nursery:
             peer = await waiting(nursery, served, 0)

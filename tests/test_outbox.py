@@ -10,6 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from kallichore.config import Limits
 from kallichore.outbox import MemoryBudget, Outbox
+from kallichore.traffic import Traffic
 from tests.small_disks import FillingDisk
 from tests.spooling import OVERHEAD, SIZE, frame, notice, seqs_of, small_writes
 
@@ -40,7 +41,7 @@ def make(budget: MemoryBudget, tmp_path: Path) -> Callable[..., Outbox]:
     def outbox(limits: Limits = LIMITS) -> Outbox:
         nonlocal made
         made += 1
-        return Outbox(limits, budget, tmp_path / f"spool-{made}", notice)
+        return Outbox(limits, budget, Traffic(0), tmp_path / f"spool-{made}", notice)
 
     return outbox
 

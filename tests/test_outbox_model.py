@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from kallichore import spool as spool_module
 from kallichore.config import Limits
 from kallichore.outbox import MemoryBudget, Outbox
+from kallichore.traffic import Traffic
 from tests.small_disks import FillingDisk
 from tests.spooling import OVERHEAD, SIZE, notice
 
@@ -42,7 +43,9 @@ class OutboxModel(RuleBasedStateMachine):
         self._disk = FillingDisk(self._patches)
         self._directory = tempfile.TemporaryDirectory()
         self._budget = MemoryBudget(12 * COST)
-        self._outbox = Outbox(LIMITS, self._budget, Path(self._directory.name) / "s", notice)
+        self._outbox = Outbox(
+            LIMITS, self._budget, Traffic(0), Path(self._directory.name) / "s", notice
+        )
         self._frames: dict[int, bytes] = {}
         self._droppable: set[int] = set()
         self._next = 1  # the first number that the client has not been given for good

@@ -31,6 +31,7 @@ from kallichore.kernel.run import RunTools
 from kallichore.models import ServerConfiguration, Status
 from kallichore.supervisor import Supervisor
 from kallichore.tally import Tally
+from kallichore.traffic import Traffic
 from tests.fakes import FakePeer, FakeRun, fake_runs
 from tests.puppets import session_of
 
@@ -95,6 +96,7 @@ async def open_watched(
         environment={},
         server_id="s",
         tally=Tally(),
+        traffic=Traffic(config.deadlines.shared_seconds),
         limits=config.limits,
         deadlines=config.deadlines,
     )

@@ -12,6 +12,7 @@ from kallichore.config import Deadlines, Limits
 from kallichore.conversation import Conversation
 from kallichore.frontend import Closed, Text
 from kallichore.outbox import MemoryBudget
+from kallichore.traffic import Traffic
 from tests.peers import MeteredPeer
 from tests.sweeping import CancelAtStep, EachStep, sweep
 
@@ -43,6 +44,7 @@ class Talk:
             LIMITS,
             DEADLINES,
             self.budget,
+            Traffic(0),
             directory / "spool",
             nothing,
             nothing,

@@ -94,6 +94,7 @@ class AdoptedRun:
                 tools.context,
                 msgspec.structs.replace(connection, ip=host),
                 self._session_id.encode(),
+                tools.traffic,
                 tools.limits,
                 tools.deadlines,
                 self._handle,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kallichore.config import Deadlines, Limits
     from kallichore.models import ConnectionInfo
     from kallichore.protocol.message import ClientMessage
+    from kallichore.traffic import Traffic
 
 __all__ = ["Channels", "HeartbeatListener"]
 
@@ -51,6 +52,7 @@ class Channels:
         context: zmq.Context[zmq.Socket[bytes]],
         connection: ConnectionInfo,
         identity: bytes,
+        traffic: Traffic,
         limits: Limits,
         deadlines: Deadlines,
         handle: Callable[[Channel, list[list[bytes]]], None],
@@ -81,6 +83,7 @@ class Channels:
                     self._connect(channel, port, identity),
                     limits,
                     lambda batch, channel=channel: self._take(channel, batch),  # type: ignore[misc]
+                    traffic,
                     limits.iopub_messages if channel is Channel.IOPUB else 0,
                 )
         except BaseException:

@@ -120,7 +120,13 @@ class LaunchedRun:
         tools = self._tools
         try:
             self._channels = Channels(
-                tools.context, connection, identity, tools.limits, tools.deadlines, self._handle
+                tools.context,
+                connection,
+                identity,
+                tools.traffic,
+                tools.limits,
+                tools.deadlines,
+                self._handle,
             )
         except zmq.ZMQError as error:
             raise StartupFailed(ConnectFailed(str(error))) from error

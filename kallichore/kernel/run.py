@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kallichore.protocol.message import ClientMessage
     from kallichore.protocol.wire import Signer
     from kallichore.tally import Tally
+    from kallichore.traffic import Traffic
 
 __all__ = ["KernelRun", "Readiness", "RunExit", "RunHost", "RunTools", "own_request"]
 
@@ -50,6 +51,7 @@ class RunTools:
     """What kernels inherit."""
     server_id: str
     tally: Tally
+    traffic: Traffic
     limits: Limits
     deadlines: Deadlines
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from kallichore.config import Limits
+    from kallichore.traffic import Traffic
 
 __all__ = ["ZmqSocket"]
 
@@ -44,12 +45,13 @@ class ZmqSocket:
         socket: zmq.Socket[bytes],
         limits: Limits,
         handle: Callable[[list[Frames]], None],
+        traffic: Traffic | None = None,
         high_water: int = 0,
     ) -> None:
         """Take over a socket that is connected, or about to be.
 
-        ``high_water`` is the number of messages that libzmq may keep for us, if big ones are to
-        lower it.
+        ``traffic`` says whether batches are to be small. ``high_water`` is the number of messages
+        that libzmq may keep for us, if big ones are to lower it.
         """
         self._socket = socket
         self._limits = limits
@@ -58,6 +60,8 @@ class ZmqSocket:
         self._unsent: deque[Sequence[bytes]] = deque()
         self._unsent_bytes = 0
         self._sleep = trio.CancelScope()
+        self._traffic = traffic
+        self._room = min(limits.batch_messages, limits.batch_messages_shared)
         self._high_water = high_water
         self._taken = 0
         self._lowered_at = 0
@@ -138,7 +142,7 @@ class ZmqSocket:
         """Take a batch and handle it; whether it was full, so that there may be more."""
         batch: list[Frames] = []
         receive = self._socket.recv
-        room, size = self._limits.batch_messages, self._limits.batch_bytes
+        room, size = self._room, self._limits.batch_bytes
         self._asked = False
         try:
             while room and size > 0:
@@ -165,9 +169,16 @@ class ZmqSocket:
             self._handle(batch)
         if room and size > 0:
             return False
-        if self._high_water:
-            self._bound_bytes(len(batch), self._limits.batch_bytes - size)
+        self._adapt(len(batch), self._limits.batch_bytes - size)
         return True
+
+    def _adapt(self, messages: int, size: int) -> None:
+        """After a full batch, choose the size of the next one, and what libzmq may keep."""
+        if self._traffic is not None:
+            limits, shared = self._limits, self._traffic.shared
+            self._room = limits.batch_messages_shared if shared else limits.batch_messages
+        if self._high_water:
+            self._bound_bytes(messages, size)
 
     def _bound_bytes(self, messages: int, size: int) -> None:
         """Have libzmq keep fewer messages if those that come in full batches are big.

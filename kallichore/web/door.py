@@ -90,6 +90,7 @@ class Door:
         """Serve a connection to the main listener, one request after the other."""
         try:
             while (head := await connection.next_head()) is not None:
+                self._supervisor.traffic.note(connection)
                 if self._is_tcp and upgrade.asks_for_channel(head):
                     await self._serve_channel(connection, head)
                     return

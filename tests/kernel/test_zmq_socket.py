@@ -10,6 +10,7 @@ import zmq
 
 from kallichore.config import Limits
 from kallichore.kernel.zmq_socket import ZmqSocket
+from kallichore.traffic import Traffic
 
 MESSAGES = 600
 LIMITS = Limits(batch_messages=5)
@@ -99,10 +100,13 @@ class Listener:
         self.subscriber = subscriber
         self.heard: list[int] = []
         self.more = trio.Event()
-        self.socket = ZmqSocket(subscriber, limits, self.hear, limits.iopub_messages)
+        self.batches: list[int] = []
+        self.traffic = Traffic(0.1)
+        self.socket = ZmqSocket(subscriber, limits, self.hear, self.traffic, limits.iopub_messages)
 
     def hear(self, batch: list[list[bytes]]) -> None:
         self.heard += [int(frames[-1][:6]) for frames in batch]
+        self.batches.append(len(batch))
         self.more.set()
         self.more = trio.Event()
 
@@ -136,6 +140,24 @@ async def test_libzmq_keeps_fewer_messages_of_a_flood_that_are_big() -> None:
         listener.socket.close()
         listener.kernel.close()
     assert listener.heard == list(range(len(listener.heard)))
+
+
+async def test_batches_are_small_in_company_and_else_long() -> None:
+    with zmq.Context() as context, trio.fail_after(20):
+        listener = Listener(context, FLOODED)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listener.socket.run)
+            await listener.flood(3000, 10)
+            assert listener.batches[0] <= FLOODED.batch_messages_shared
+            assert max(listener.batches) == FLOODED.batch_messages
+            listener.batches.clear()
+            listener.traffic.note("somebody else")
+            await listener.flood(300, 10)
+            # The first one is as long as was decided after the last one.
+            assert max(listener.batches[1:]) == FLOODED.batch_messages_shared
+            nursery.cancel_scope.cancel(reason="everything is heard")
+        listener.socket.close()
+        listener.kernel.close()
 
 
 async def test_a_socket_without_such_a_mark_keeps_its_own() -> None:

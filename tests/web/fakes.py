@@ -26,6 +26,7 @@ from kallichore.models import (
     SessionMode,
     Status,
 )
+from kallichore.traffic import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -203,6 +204,7 @@ class FakeSupervisor:
         self.settings = ServerConfiguration(idle_shutdown_hours=-1)
         self.heartbeats: list[int | None] = []
         self.stops: list[str] = []
+        self.traffic = Traffic(0)
         self.error: Exception | None = None
         """What `status` fails with."""
         self._nursery = nursery
