@@ -270,8 +270,9 @@ class Frontend:
             return False  # the writer will find out too
         self._unsent = self._release_sent(data, frames, self._peer.sent)
         self._unsent_is_ours = False
-        self._writes += 1
-        self._sign_of_life()
+        if self._peer.sent:
+            self._writes += 1
+            self._sign_of_life()
         return self._outbox.empty
 
     def _take(self) -> list[bytes]:

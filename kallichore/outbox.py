@@ -158,7 +158,7 @@ class Outbox:
         try:
             await self._waiter.wait()
         finally:
-            self._waiter = None
+            self._waiter, self._at_once = None, _wake  # a client that is gone is not kept
 
     def take(self, size: int) -> list[Numbered]:
         """Give the next frames, up to about ``size`` bytes, at least one if there is any.

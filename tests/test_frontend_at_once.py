@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -176,6 +178,20 @@ async def test_a_connection_that_is_broken_is_found_out_by_the_writer(
     await served.over.wait()
     assert trio.current_time() <= DEADLINES.close_seconds
     assert left(outbox) == [1, 2]
+
+
+async def test_a_client_that_is_gone_is_not_kept(
+    outbox: Outbox, served: Served, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """It may have half a message of a hundred megabytes."""
+    peer = await waiting(nursery, served)
+    gone = weakref.ref(peer)
+    peer.vanish()
+    await served.over.wait()
+    del peer, served.frontend
+    await wait_all_tasks_blocked()
+    gc.collect()
+    assert gone() is None
 
 
 STEPS = st.one_of(

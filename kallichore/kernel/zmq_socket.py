@@ -196,8 +196,13 @@ class ZmqSocket:
         limits, half = self._limits, (self._high_water + 1) // 2
         wanted = max(limits.iopub_bytes // mean, limits.iopub_messages_least)
         unreported = self._taken % half + 1  # libzmq takes one in advance
-        settled = not self._lowered_at or self._taken - self._lowered_at > half
-        if wanted < self._high_water and 2 * unreported < wanted and settled:
+        if 2 * unreported >= wanted:
+            # Too much is: first a mark of which a multiple of the half comes up at once.
+            turns = self._taken // half + 1
+            soon = 2 * -(-(self._taken + 2) // turns)
+            wanted = max(wanted, soon, 2 * (unreported + turns) + 2)
+        reported = self._taken // half > (self._lowered_at + 1) // half
+        if wanted < self._high_water and (reported or not self._lowered_at):
             self._high_water, self._lowered_at = wanted, self._taken
             self._asked = False
             self._socket.set(zmq.RCVHWM, wanted)

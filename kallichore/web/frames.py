@@ -27,6 +27,7 @@ _MASKED: Final = 0x80
 _SHORT: Final = 126
 _MEDIUM: Final = 65536
 _KEY: Final = 4
+_LONG_BEGINS: Final = 1024 * 1024
 
 
 def _find_apply_mask() -> Callable[[Any, bytes], bytes] | None:
@@ -113,39 +114,38 @@ def whole_texts(data: bytes, most: int, most_bytes: int) -> tuple[list[str], int
 
 
 class LongText:
-    """A plain text frame that comes in pieces, each read into its place and unmasked there."""
+    """A plain text frame that comes in pieces, each read into its place and unmasked there.
 
-    def __init__(self, head: bytes, length: int) -> None:
-        """Begin with the frame's head, of which the last four bytes are the masking key."""
-        self._head = head
-        self._payload = bytearray(length)
-        self._view = memoryview(self._payload)
+    It takes twice the memory of what has come at most, whatever length was announced.
+    """
+
+    def __init__(self, key: bytes, length: int) -> None:
+        """Begin with the masking key, and the length of the payload."""
+        self._key = key
+        self._length = length
+        self._payload = bytearray(min(length, _LONG_BEGINS))
         self._have = 0
 
     def room(self, most: int) -> memoryview:
-        """Give what the next piece, of ``most`` bytes or less, is to be read into."""
-        return self._view[self._have : self._have + most]
+        """Give what the next piece, of ``most`` bytes or less, is to be read into; release it."""
+        payload = self._payload
+        if self._have == len(payload):
+            payload += bytes(min(len(payload), self._length - len(payload)))
+        return memoryview(payload)[self._have : self._have + most]
 
     def took(self, count: int) -> bool:
         """Note that so many bytes have been read; whether the frame is whole."""
         begin, self._have = self._have, self._have + count
-        self._mask(begin, self._have)
-        return self._have == len(self._payload)
+        assert _apply_mask is not None  # noqa: S101 (else nobody makes one)
+        turn = begin % _KEY
+        key = self._key[turn:] + self._key[:turn]
+        with memoryview(self._payload)[begin : self._have] as piece:
+            piece[:] = _apply_mask(piece, key)
+        return self._have == self._length
 
     def text(self) -> str | bytearray:
         """Give the text of a whole frame, as it is if it is ASCII. Raises UnicodeDecodeError."""
         return self._payload if self._payload.isascii() else self._payload.decode()
-
-    def as_it_came(self) -> bytes:
-        """Give the bytes so far as they were before, for wsproto; it is of no use any more."""
-        self._mask(0, self._have)
-        return self._head + self._view[: self._have]
-
-    def _mask(self, begin: int, end: int) -> None:
-        assert _apply_mask is not None  # noqa: S101 (else nobody makes one)
-        key, turn = self._head[-_KEY:], begin % _KEY
-        piece = self._view[begin:end]
-        piece[:] = _apply_mask(piece, key[turn:] + key[:turn])
 
 
 def begin_long_text(data: bytes, most_bytes: int) -> LongText | None:
@@ -156,10 +156,14 @@ def begin_long_text(data: bytes, most_bytes: int) -> LongText | None:
         return None
     if payload > len(data):
         return None
-    frame = LongText(data[:payload], length)
-    piece = data[payload:]
-    frame.room(len(piece))[:] = piece
-    frame.took(len(piece))
+    frame = LongText(data[key:payload], length)
+    begin = payload
+    while begin < len(data):
+        with frame.room(len(data) - begin) as room:
+            size = len(room)
+            room[:] = data[begin : begin + size]
+        frame.took(size)
+        begin += size
     return frame
 
 

@@ -102,8 +102,8 @@ class WebSocket:
     async def _receive_long(
         self, frame: LongText
     ) -> list[Text | Ping | Pong | Closed | HalfClosed]:
-        """Read on in the frame that is half here; wsproto judges it if it is not UTF-8."""
-        count = await self._read_into(frame.room(self._limits.socket_read_most_bytes))
+        """Read on in the frame that is half here."""
+        count = await self._read_into(frame)
         if not count:
             return [HalfClosed()]
         if not frame.took(count):
@@ -111,10 +111,8 @@ class WebSocket:
         self._long = None
         try:
             return [Text(frame.text())]
-        except UnicodeDecodeError:
-            self._connection.receive_data(frame.as_it_came())
-            self._plain = False
-            return []
+        except UnicodeDecodeError as error:
+            return [Closed(int(CloseReason.INVALID_FRAME_PAYLOAD_DATA), str(error))]
 
     def _translate_into(
         self, arrived: list[Text | Ping | Pong | Closed | HalfClosed], events: list[Event]
@@ -136,11 +134,13 @@ class WebSocket:
         except _BROKEN as error:
             raise PeerGone from error
 
-    async def _read_into(self, room: memoryview) -> int:
+    async def _read_into(self, frame: LongText) -> int:
+        """Read into its place what has come of a frame; how many bytes."""
         try:
             while True:
                 await trio.lowlevel.wait_readable(self._socket)
-                with suppress(BlockingIOError):
+                room = frame.room(self._limits.socket_read_most_bytes)
+                with room, suppress(BlockingIOError):
                     return os.readv(self._socket.fileno(), [room])
         except _BROKEN as error:
             raise PeerGone from error
@@ -257,9 +257,8 @@ class WebSocket:
         Closing with unread input would make the operating system reset the connection, and the
         peer could lose what it has not read yet.
         """
-        if self._long is not None:
-            self._connection.receive_data(self._long.as_it_came())
-            self._long = None
+        if self._long is not None and not await self._skip(self._long):
+            return
         for _ in self._connection.events():  # what has come already, perhaps the close frame
             pass
         try:
@@ -272,6 +271,14 @@ class WebSocket:
                     pass
         except _BROKEN as error:
             raise PeerGone from error
+
+    async def _skip(self, frame: LongText) -> bool:
+        """Read a frame that is half here to its end, and forget it; whether it has one."""
+        self._long = None
+        while count := await self._read_into(frame):
+            if frame.took(count):
+                return True
+        return False
 
     def abort(self) -> None:
         """Close the connection at once."""

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Life"]
 
-IPYKERNEL = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+IPYKERNEL = [
+    *(sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"),
+    "--HistoryManager.enabled=False",  # its file is shared, and a locked one is said on stderr
+]
 START_SECONDS = 40.0
 ANSWER_SECONDS = 20.0
 GONE_SECONDS = 5.0
