@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import trio
 
@@ -15,6 +15,8 @@ from tests.soak.record import ALLOWED, CheckFailed
 from tests.soak.world import pause, until
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from tests.soak.kernel_deeds import Deed
     from tests.soak.life import Life
 
@@ -196,29 +198,44 @@ async def never_reads(life: Life) -> None:
 async def is_evicted(life: Life) -> None:
     """Clients that take the channel from each other; the last one has it and hears all."""
     count = life.dice.randrange(2, 8)
-    ends: list[str] = []
+    crowd = Crowd()
+    async with trio.open_nursery() as nursery:
+        for _ in range(count):
+            nursery.start_soon(crowd.come, life)
+            if life.dice.random() < 0.5:
+                await pause(0.02)
+        # One who comes late would evict the last one.
+        await until("everybody has come", crowd.has(count, "come"), 10)
+        async with life.ear() as ear:
+            await ear.execute(life.say("mine"))
+            await until("everybody was sent away", crowd.has(count, "gone"), 10)
+    if set(crowd.ends) - {"TakenOver", "ServerGone"}:
+        raise CheckFailed(f"clients that were evicted heard {crowd.ends}")
 
-    async def come() -> None:
+
+class Crowd:
+    """Clients of one session that stay until they are sent away."""
+
+    def __init__(self) -> None:
+        self.here = 0
+        self.ends: list[str] = []
+
+    def has(self, count: int, what: Literal["come", "gone"]) -> Callable[[], Awaitable[bool]]:
+        async def look() -> bool:
+            await trio.lowlevel.checkpoint()
+            gone = len(self.ends)
+            return (gone if what == "gone" else max(gone, self.here)) >= count
+
+        return look
+
+    async def come(self, life: Life) -> None:
         try:
             async with life.client.open_channel(life.id) as channel:
+                self.here += 1
                 while True:
                     await channel.receive()
         except (ChannelClosed, ServerGone) as exc:
-            ends.append(type(exc).__name__)
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(count):
-            nursery.start_soon(come)
-            if life.dice.random() < 0.5:
-                await pause(0.02)
-        await pause(0.1)
-        async with life.ear() as ear:
-            await ear.execute(life.say("mine"))
-            with trio.fail_after(10):
-                while len(ends) < count:
-                    await pause(0.05)
-    if set(ends) - {"TakenOver", "ServerGone"}:
-        raise CheckFailed(f"clients that were evicted heard {ends}")
+            self.ends.append(type(exc).__name__)
 
 
 async def all_at_once(life: Life) -> None:
