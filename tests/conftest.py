@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,6 +26,12 @@ settings.register_profile(
     "fuzz", settings.get_profile("suite"), derandomize=False, max_examples=5000
 )
 settings.load_profile("suite")
+
+# Whoever runs the tests in the background may have these ignored, and so would what they spawn.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        _usual = signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(_number, _usual)
 
 
 @pytest.fixture
