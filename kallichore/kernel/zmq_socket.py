@@ -61,7 +61,7 @@ class ZmqSocket:
         self._unsent_bytes = 0
         self._sleep = trio.CancelScope()
         self._traffic = traffic
-        self._room = min(limits.batch_messages, limits.batch_messages_shared)
+        self._room = limits.batch_messages
         self._high_water = high_water
         self._taken = 0
         self._lowered_at = 0

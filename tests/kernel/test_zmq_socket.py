@@ -147,7 +147,6 @@ async def test_batches_are_small_in_company_and_else_long() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listener.socket.run)
             await listener.flood(3000, 10)
-            assert listener.batches[0] <= FLOODED.batch_messages_shared
             assert max(listener.batches) == FLOODED.batch_messages
             listener.batches.clear()
             listener.traffic.note("somebody else")
