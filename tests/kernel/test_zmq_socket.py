@@ -38,10 +38,13 @@ class Talker:
         self.chance = chance
         self.sent = 0
         self.heard: list[int] = []
+        self.more = trio.Event()
         self.socket = ZmqSocket(dealer, LIMITS, self.hear)
 
     def hear(self, batch: list[list[bytes]]) -> None:
         self.heard += [int(frames[-1]) for frames in batch]
+        self.more.set()
+        self.more = trio.Event()
         if self.chance.random() < 0.2:
             self.send()  # as a reply lets the next request go
 
@@ -59,7 +62,7 @@ class Talker:
             if self.chance.random() < 0.1 or self.sent == MESSAGES:
                 # Until everything is back nobody touches the socket: an edge missed is a deadline.
                 while len(self.heard) < self.sent:
-                    await trio.lowlevel.checkpoint()
+                    await self.more.wait()
             await trio.lowlevel.checkpoint()
 
 
