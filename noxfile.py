@@ -144,7 +144,7 @@ def kernels(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """Search with hypothesis for much longer than the tests do, and elsewhere each time."""
     install(session, "tests")
-    args = ["--hypothesis-profile=fuzz", "-m", "hypothesis", "-n", WORKERS]
+    args = ["--hypothesis-profile=fuzz", "-m", "hypothesis", "-n", WORKERS, "--timeout=7200"]
     session.run("python", "-m", "pytest", "--quiet", *args, *session.posargs)
 
 

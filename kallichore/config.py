@@ -168,6 +168,9 @@ class Deadlines:
     """How long after another party's turn we believe in company, and handle small batches."""
     reply_seconds: float = 0.1
     """How long an execution's reply may come after its idle; then the next one goes out."""
+    idle_seconds: float = 10.0
+    """How long a kernel may say nothing while only its idle is awaited; then it is asked something:
+    if it is idle after that, the idle that was due is lost."""
     execute_start_seconds: float = 30.0
     """How long ``/execute`` waits for a kernel that is still starting."""
     interrupt_again_seconds: float = 0.5

@@ -7,6 +7,7 @@ outbox, requests go to the run. It outlives runs and clients.
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ import trio
 
 from kallichore.errors import BadRequest
 from kallichore.frontend import Frontend
+from kallichore.kernel.run import own_request
 from kallichore.models import Resumed, Status, StatusChange
 from kallichore.nurseries import Activity
 from kallichore.outbox import MemoryBudget, Outbox
@@ -32,6 +34,7 @@ from kallichore.protocol.events import (
     HearStatus,
     HeartbeatBack,
     HeartbeatLost,
+    IdleOverdue,
     InfoRequested,
     KernelAnswered,
     LocateKernel,
@@ -106,6 +109,8 @@ class Conversation:
         self._waiters: dict[int, trio.Event] = {}
         self._overtaken: Execution | None = None
         self._overtaking = trio.Event()
+        self._heard = 0
+        self._doubt_at = math.inf
         self._carriers: dict[type, object] = {
             Deliver: self._deliver,
             Send: self._send,
@@ -177,6 +182,16 @@ class Conversation:
         """See `RunHost`."""
         self.receive(KernelAnswered())
 
+    def heartbeat(self) -> None:
+        """See `RunHost`. Now and then is often enough to look for an idle that is lost."""
+        now, heard = trio.current_time(), self.counters.messages_from_kernel
+        if heard != self._heard:
+            self._heard, self._doubt_at = heard, now + self._deadlines.idle_seconds
+        elif now >= self._doubt_at and self.state.idle_is_due:
+            self._doubt_at = math.inf  # once in a silence: it may be at work for hours
+            log.info("the kernel is silent, and has not said that it is idle: it is asked")
+            self.receive(IdleOverdue(own_request(Channel.SHELL, "kernel_info_request", {})))
+
     def heartbeat_lost(self) -> None:
         """See `RunHost`."""
         self.receive(HeartbeatLost())
@@ -226,6 +241,8 @@ class Conversation:
 
     def _answer(self, effect: Answer) -> None:
         """Answer an `execute_request` in the kernel's place."""
+        if effect.status == "ok":
+            log.warning("the kernel's idle after execution %s is lost", effect.message.msg_id)
         write = partial(self._write, session=self._session_id)
         for answer in in_the_kernels_place(effect, write):
             self._deliver(Deliver(answer))

@@ -155,6 +155,7 @@ class FakeRun:
             self.send(request)
             self._host.kernel_answered()
             task_status.started()
+            self._host.heartbeat()
             await self.process.gone.wait()
         finally:
             self.process.exit(-signal.SIGKILL)

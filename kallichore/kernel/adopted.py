@@ -133,6 +133,10 @@ class AdoptedRun:
             if self._lost.is_set():
                 return
 
+    def heartbeat(self) -> None:
+        """See `HeartbeatListener`."""
+        self._host.heartbeat()
+
     def heartbeat_lost(self) -> None:
         """See `HeartbeatListener`."""
         self._lost.set()

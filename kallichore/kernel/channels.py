@@ -37,6 +37,9 @@ _HEADER: Final = 2
 class HeartbeatListener(Protocol):
     """Who wants to know about the heartbeat."""
 
+    def heartbeat(self) -> None:
+        """The kernel has answered once more."""
+
     def heartbeat_lost(self) -> None:
         """The kernel has been silent for `Deadlines.heartbeat_patience_seconds`."""
 
@@ -169,6 +172,7 @@ class Channels:
                 alive = beats
                 (listener.heartbeat_back if alive else listener.heartbeat_lost)()
             if beats:
+                listener.heartbeat()
                 await trio.sleep(self._deadlines.heartbeat_pause_seconds)
 
     async def _beat(self) -> bool:

@@ -87,6 +87,9 @@ class RunHost(Protocol):
     def kernel_answered(self) -> None:
         """The kernel has answered it, and its iopub is known to be subscribed."""
 
+    def heartbeat(self) -> None:
+        """The kernel has answered a heartbeat."""
+
     def heartbeat_lost(self) -> None:
         """The kernel has been silent for `Deadlines.heartbeat_patience_seconds`."""
 

@@ -28,6 +28,7 @@ __all__ = [
     "HearStatus",
     "HeartbeatBack",
     "HeartbeatLost",
+    "IdleOverdue",
     "InfoRequested",
     "KernelAnswered",
     "LocateKernel",
@@ -90,6 +91,16 @@ class ReplyOverdue(Struct, frozen=True):
     execution: Execution
 
 
+class IdleOverdue(Struct, frozen=True):
+    """`SessionState.idle_is_due`, and the kernel has been silent for a while.
+
+    It may be lost: a kernel whose output outruns its socket drops messages.
+    """
+
+    question: ClientMessage
+    """A `kernel_info_request` of ours; the idle after it comes behind the one that is due."""
+
+
 class QueueCleared(Struct, frozen=True):
     """Interrupt, shutdown, kill: what is held is not wanted any more."""
 
@@ -126,6 +137,7 @@ Event = (
     | SendFailed
     | ExecutionWithdrawn
     | ReplyOverdue
+    | IdleOverdue
     | QueueCleared
     | HeartbeatLost
     | HeartbeatBack
@@ -167,7 +179,7 @@ class Answer(Struct, frozen=True):
 
     message: ClientMessage
     status: str
-    """``aborted`` or ``error``."""
+    """``aborted`` or ``error``; ``ok`` if the reply is there."""
     why: str
     busy: bool = True
     reply: bool = True

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from kallichore.models import Status
 from kallichore.protocol import lifecycle
+from kallichore.protocol.early_requests import EarlyRequests
 from kallichore.protocol.envelope import decode_execute
 from kallichore.protocol.events import (
     AdoptionFailed,
@@ -26,6 +26,7 @@ from kallichore.protocol.events import (
     HearStatus,
     HeartbeatBack,
     HeartbeatLost,
+    IdleOverdue,
     InfoRequested,
     KernelAnswered,
     LocateKernel,
@@ -67,8 +68,7 @@ class SessionState:
         self.status = Status.UNINITIALIZED
         self.queue = ExecutionQueue(limits.held_executions)
         self._limits = limits
-        self._waiting: deque[ClientRequested] = deque()
-        self._waiting_bytes = 0
+        self._early = EarlyRequests(limits)
         self._open: dict[str, Execution] = {}
         self._forget_run()
         self._handlers: dict[type, object] = {
@@ -82,19 +82,22 @@ class SessionState:
             AdoptionFailed: self._adoption_failed,
             ExecutionWithdrawn: self._execution_withdrawn,
             ReplyOverdue: lambda event: self._go_on_after(event.execution),
+            IdleOverdue: self._idle_overdue,
             QueueCleared: self._queue_cleared,
-            HeartbeatLost: self._heartbeat_lost,
+            HeartbeatLost: lambda _: self._move(Cause.HEARTBEAT_LOST, "lost heartbeat"),
             HeartbeatBack: self._heartbeat_back,
             RunEnded: self._run_ended,
         }
         self._iopub: dict[str, Callable[[KernelMessage], Effects]] = {
             "status": self._iopub_status,
             "stream": self._iopub_stream,
-            "iopub_welcome": self._iopub_welcome,
+            "iopub_welcome": lambda _: [],  # JEP 65: it tells us that our subscription is known
         }
 
     def _forget_run(self) -> None:
         self._own: set[str] = set()  # ids of our own kernel_info requests to this run
+        self._question: str | None = None  # the one of them that asks whether an idle is lost
+        self._doubted: Execution | None = None  # what was active when it went out
         self._settling = False  # between InfoRequested and KernelAnswered
         self._heard: str | None = None  # the last execution state, our own traffic aside
         self._heard_any = False
@@ -136,8 +139,7 @@ class SessionState:
             effects = self._move(Cause.ANSWERED_IDLE, "kernel_info_request")
         else:
             effects = self._move(Cause.ANSWERED, "kernel ready")
-        waiting, self._waiting, self._waiting_bytes = self._waiting, deque(), 0
-        for request in waiting:
+        for request in self._early.take():
             effects += self._to_kernel(request)
         # The client hears who is held before the kernel gets anything: a send may fail.
         return sorted(effects, key=lambda effect: type(effect) is Send)
@@ -148,15 +150,11 @@ class SessionState:
         self.queue.advance()
         for execution in [*self._open.values(), *held]:
             effects += self._answer(execution, "aborted", "the kernel is gone")
-        waiting, self._waiting, self._waiting_bytes = self._waiting, deque(), 0
-        for request in waiting:
+        for request in self._early.take():
             effects += self._refuse_gone(request)
         self._forget_run()
         changed = self._move(Cause.GONE, event.reason)
         return [*effects, *changed, Announce("exited", event.exit_code)] if changed else effects
-
-    def _heartbeat_lost(self, _event: HeartbeatLost) -> Effects:
-        return self._move(Cause.HEARTBEAT_LOST, "lost heartbeat")
 
     def _heartbeat_back(self, _event: HeartbeatBack) -> Effects:
         cause = Cause.BACK_BUSY if self._heard == "busy" else Cause.BACK_IDLE
@@ -184,12 +182,36 @@ class SessionState:
             self._heard_any = True
             if self._settling:
                 return [HearStatus()]
+            if message.detail == "idle" and message.parent_id == self._question:
+                return self._question_answered()
             if message.detail == "idle" and self.status is Status.READY and self._heard is None:
                 return self._move(Cause.IDLE, message.parent_type)
         return []
 
-    def _iopub_welcome(self, _message: KernelMessage) -> Effects:
-        return []  # JEP 65: tells a subscriber, which is us, that its subscription is known
+    @property
+    def idle_is_due(self) -> bool:
+        """Whether an idle is awaited, and nothing else: it might be lost."""
+        active = self.queue.active
+        return self.status is Status.BUSY if active is None else active.reply is not None
+
+    def _idle_overdue(self, event: IdleOverdue) -> Effects:
+        if not self.idle_is_due:
+            return []
+        self._question, self._doubted = event.question.msg_id, self.queue.active
+        self._own.add(event.question.msg_id)
+        return [Send(event.question)]
+
+    def _question_answered(self) -> Effects:
+        """The kernel is idle after the question, hence after all that it got before."""
+        execution, self._question, self._doubted = self._doubted, None, None
+        if self.queue.active is not execution:
+            return []  # its idle came after all
+        self._heard = "idle"
+        effects = self._move(Cause.IDLE, "kernel_info_request")
+        if execution is not None:
+            effects += [*self._answer(execution, "ok", "its idle is lost"), LocateKernel()]
+            effects += self._send_next()
+        return effects
 
     def _iopub_stream(self, message: KernelMessage) -> Effects:
         if message.detail in _STREAMS:
@@ -292,20 +314,11 @@ class SessionState:
     def _client_requested(self, event: ClientRequested) -> Effects:
         if self.status is Status.EXITED:
             return self._refuse_gone(event)
-        if self.status in {Status.UNINITIALIZED, Status.STARTING}:
-            return self._wait_for_kernel(event)
-        return self._to_kernel(event)
-
-    def _wait_for_kernel(self, event: ClientRequested) -> Effects:
-        size = event.message.size
-        if (
-            len(self._waiting) >= self._limits.client_messages_waiting
-            or self._waiting_bytes + size > self._limits.client_bytes_waiting
-        ):
-            return self._refuse(event, "too many messages wait for the kernel to start")
-        self._waiting.append(event)
-        self._waiting_bytes += size
-        return []
+        if self.status not in {Status.UNINITIALIZED, Status.STARTING}:
+            return self._to_kernel(event)
+        if self._early.add(event):
+            return []
+        return self._refuse(event, "too many messages wait for the kernel to start")
 
     def _to_kernel(self, event: ClientRequested) -> Effects:
         message = event.message
@@ -357,14 +370,8 @@ class SessionState:
     def _queue_cleared(self, _event: QueueCleared) -> Effects:
         why = "the queue was cleared"
         effects = self._abort_held(why)
-        kept: deque[ClientRequested] = deque()
-        for request in self._waiting:
-            if request.message.msg_type == "execute_request":
-                self._waiting_bytes -= request.message.size
-                effects += self._refuse(request, why, "aborted")
-            else:
-                kept.append(request)
-        self._waiting = kept
+        for request in self._early.take_executions():
+            effects += self._refuse(request, why, "aborted")
         return effects
 
     def _abort_held(self, why: str, *, active_failed: bool = False) -> Effects:

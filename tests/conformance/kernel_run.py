@@ -34,6 +34,7 @@ class Life:
         self.connection: ConnectionInfo | None = None
         self.ended: RunExit | None = None
         self.over = trio.Event()
+        self.beat = trio.Event()
         self.scope = trio.CancelScope()
         self._news = trio.Event()
         self.run = make(self)
@@ -82,6 +83,9 @@ class Life:
     def kernel_answered(self) -> None:
         self.told.append("answered")
 
+    def heartbeat(self) -> None:
+        self.beat.set()
+
     def heartbeat_lost(self) -> None:
         self.told.append("lost")
 
@@ -100,6 +104,14 @@ async def it_has_started_when_the_kernel_has_answered(life: Life, nursery: trio.
     assert life.run.connection is not None
     await life.until("kernel_info_reply", life.own)
     assert not life.run.requested
+    life.scope.cancel()
+    await life.over.wait()
+
+
+async def its_heartbeat_is_heard(life: Life, nursery: trio.Nursery) -> None:
+    await nursery.start(life.live)
+    with trio.fail_after(5):
+        await life.beat.wait()
     life.scope.cancel()
     await life.over.wait()
 
@@ -168,6 +180,7 @@ async def it_can_be_asked_twice_to_end(life: Life, nursery: trio.Nursery) -> Non
 
 SUITE = [
     it_has_started_when_the_kernel_has_answered,
+    its_heartbeat_is_heard,
     messages_go_there_and_come_back_in_order,
     it_ends_when_it_is_asked_to,
     nothing_is_sent_to_it_after_its_end,

@@ -20,7 +20,7 @@ from kallichore.kernel.probe import listens
 from kallichore.models import InterruptMode
 from tests.listening import Ear, words
 from tests.loopback import LOOPBACKS
-from tests.puppets import PUPPET, puppet, session_of, start_puppet
+from tests.puppets import PUPPET, open_meeting, puppet, session_of, start_puppet
 from tests.serving import Serving, open_serving
 
 if TYPE_CHECKING:
@@ -144,16 +144,24 @@ async def test_a_failed_adoption_leaves_the_session_as_it_was(serving: Serving) 
         b"{}",
         None,
     )
-    async with foreign_kernel(serving, connection):
+    async with (
+        open_meeting(serving.directory) as meeting,
+        foreign_kernel(serving, connection, ready=f"meet({meeting.path!r})"),
+    ):
+        await meeting.pass_through()  # it takes its time to be there, the adoption has a second
         await client.adopt_session("one", connection)
-    await client.get_session("one")
+        assert (await client.get_session("one")).status == "idle"
 
 
 async def test_a_kernel_that_does_not_answer_is_not_adopted(serving: Serving) -> None:
     client = serving.client
     await client.new_session(session_of([], connection_timeout=1))
     connection = await client.connection_info("one")
-    async with foreign_kernel(serving, connection, mute=True):
+    async with (
+        open_meeting(serving.directory) as meeting,
+        foreign_kernel(serving, connection, mute=True, ready=f"meet({meeting.path!r})"),
+    ):
+        await meeting.pass_through()
         with pytest.raises(RequestFailed) as caught:
             await client.adopt_session("one", connection)
     assert caught.value.code == "KS-15"

@@ -20,7 +20,22 @@ if TYPE_CHECKING:
 
     from tests.serving import Serving
 
-QUICK_HEART = Deadlines(heartbeat_pause_seconds=0.05, heartbeat_patience_seconds=0.2)
+QUICK_HEART = Deadlines(
+    heartbeat_pause_seconds=0.05, heartbeat_patience_seconds=0.2, idle_seconds=0.2
+)
+SWALLOW = "kernel.status = lambda *_: kernel.__dict__.pop('status')"
+"""Code whose idle is not sent, as though the socket had no room for it."""
+SWALLOW_NEXT = """
+status, sent = kernel.status, ['idle', 'busy']
+def once(state, parent):
+    if sent:
+        sent.remove(state)
+        status(state, parent)
+    else:
+        del kernel.status
+kernel.status = once
+"""
+"""The same, for the request that follows."""
 
 
 @pytest.fixture
@@ -130,6 +145,48 @@ async def test_a_connection_that_breaks_under_a_living_kernel_is_made_again(
         await channel.request("kernel_info_request", {}, channel="control")
         await ear.until("control:kernel_info_reply")
     await client.restart_session("one")
+
+
+async def test_an_idle_that_is_lost_is_made_up_for(quick: Serving) -> None:
+    """The client sees one all the same, and what waits behind it goes out."""
+    client = quick.client
+    await start_puppet(client)
+    async with client.open_channel("one") as channel:
+        ear = Ear(channel)
+        lost = await ear.send(SWALLOW)
+        held = await ear.send("say('on')")
+        first = await ear.until("iopub:status=idle")
+        assert first[-1]["parent_header"]["msg_id"] == lost
+        change = next(one for one in first if word(one) == "status=idle")
+        assert change["status"]["reason"] == "kernel_info_request"
+        assert texts(await ear.until("iopub:status=idle", parent=held)) == ["on"]
+        reply = await client.execute_code("one", ExecuteRequest(code=SWALLOW))
+        assert reply.status == "ok"
+        assert "shell:kernel_info_reply" not in words(ear.heard)
+
+
+async def test_a_session_does_not_stay_busy_because_an_idle_is_lost(quick: Serving) -> None:
+    client = quick.client
+    await start_puppet(client)
+    async with client.open_channel("one") as channel:
+        ear = Ear(channel)
+        await ear.execute(SWALLOW_NEXT)
+        await channel.request("comm_msg", {"comm_id": "c", "data": {}})
+        await ear.until("status=busy")
+        await ear.until("status=idle")
+        assert "iopub:status=busy" in words(ear.heard)
+
+
+async def test_a_kernel_whose_iopub_broke_at_work_goes_on(quick: Serving) -> None:
+    """The idle after the first question may be lost as well: it is asked again."""
+    client = quick.client
+    await start_puppet(client)
+    async with client.open_channel("one") as channel:
+        ear = Ear(channel)
+        msg_id = await ear.send(CUT.format("iopub"))
+        assert texts(await ear.execute("say('on')")) == ["on"]
+        first = next(one for one in ear.heard if word(one) == "iopub:status=idle")
+        assert first["parent_header"]["msg_id"] == msg_id
 
 
 async def test_a_kernel_whose_iopub_broke_at_work_can_be_restarted(serving: Serving) -> None:

@@ -26,6 +26,7 @@ from kallichore.protocol.events import (
     Finish,
     HeartbeatBack,
     HeartbeatLost,
+    IdleOverdue,
     InfoRequested,
     KernelAnswered,
     QueueCleared,
@@ -38,6 +39,7 @@ from kallichore.protocol.events import (
 )
 from kallichore.protocol.lifecycle import MAY_BE_STARTED
 from kallichore.protocol.message import Channel, ClientMessage, KernelMessage
+from tests.protocol.samples import asked
 from tests.protocol.scene import Scene, reply, said, status
 
 LIMITS = Limits(held_executions=3, client_messages_waiting=4)
@@ -63,6 +65,8 @@ class RandomSession(RuleBasedStateMachine):
         self.core = self.scene.state
         self.count = 0
         self.own = ""
+        self.questions: set[str] = set()
+        self.lost: set[str] = set()
         # The kernel: what it was sent, and what travels back on each socket.
         self.starting = self.alive = self.deaf = False
         self.inbox: deque[Work] = deque()
@@ -98,7 +102,9 @@ class RandomSession(RuleBasedStateMachine):
         assert self.alive
         assert message.msg_id not in self.ran
         self.ran.add(message.msg_id)
-        if self.deaf:
+        if message.msg_id in self.questions:
+            self.inbox.append(Work(message))
+        elif self.deaf:
             self.unfinished.discard(message.msg_id)
             self.do(SendFailed(message))
         elif message.msg_type == "execute_request":
@@ -116,7 +122,9 @@ class RandomSession(RuleBasedStateMachine):
             case Announce("exited"):
                 assert self.told is Status.EXITED
                 self.exits_due -= 1
-            case Answer(message, _, _, _, replied, idle):
+            case Answer(message, outcome, _, _, replied, idle):
+                assert (outcome == "ok") <= (message.msg_id in self.lost)
+                self.unfinished -= self.lost & {message.msg_id}
                 assert replied or idle
                 self.replies[message.msg_id] += replied
                 self.idles[message.msg_id] += idle
@@ -130,7 +138,7 @@ class RandomSession(RuleBasedStateMachine):
                 pass
 
     def _delivered(self, message: KernelMessage) -> None:
-        assert message.parent_id != self.own
+        assert message.parent_id not in {self.own, *self.questions}
         self.replies[message.parent_id] += message.msg_type == "execute_reply"
         if message.detail in {"busy", "idle"} and self.alive and self.told is not Status.OFFLINE:
             assert self.told == message.detail  # the change was told first
@@ -259,6 +267,24 @@ class RandomSession(RuleBasedStateMachine):
             work.idle = True
             iopub.append(status("idle", message.msg_id))
 
+    @precondition(lambda self: self.inbox and not self.inbox[0].idle)
+    @rule()
+    def lose_an_idle(self) -> None:
+        """A message that a socket had no room for."""
+        work = self.inbox[0]
+        for step in ("busy", "ok"):
+            self._say(work, step)
+        work.idle = True
+        self.lost.add(work.message.msg_id)
+        self.inbox.popleft()
+
+    @precondition(lambda self: self.alive)
+    @rule()
+    def ask_the_kernel(self) -> None:
+        self.count += 1
+        self.questions.add(f"q-{self.count}")
+        self.do(IdleOverdue(asked(f"q-{self.count}", "kernel_info_request")))
+
     @precondition(lambda self: self.alive or self.starting)
     @rule(
         state=st.sampled_from(["busy", "idle", "starting", "odd"]),
@@ -296,10 +322,14 @@ class RandomSession(RuleBasedStateMachine):
             due = msg_id in self.ran or request.origin.injected
             assert self.finishes[msg_id] == (due and msg_id not in self.withdrawn)
         assert not self.core._open
-        assert not self.core._waiting
+        assert not self.core._early
 
     def _let_the_kernel_finish(self) -> None:
-        while self.alive and (self.inbox or any(self.transit.values()) or self.expected):
+        while self.alive and (
+            self.inbox or any(self.transit.values()) or self.expected or self.core.idle_is_due
+        ):
+            if not self.inbox:
+                self.ask_the_kernel()
             if self.inbox:
                 self.work("all")
             for channel in Channel:
