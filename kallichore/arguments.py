@@ -163,6 +163,7 @@ def _add_connecting(parser: argparse.ArgumentParser) -> None:
         "-t",
         "--token",
         metavar="FILE|none",
+        type=_token,
         help="a file that holds the bearer token and is deleted once read, or none: no token is "
         "asked for (default: a random token)",
     )
@@ -256,7 +257,16 @@ def _level_of(rust_log: str) -> str:
 def _path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("the path is empty")
-    return Path(text).absolute()
+    try:
+        return Path(text).absolute()
+    except OSError as error:  # what it would be relative to is gone
+        raise argparse.ArgumentTypeError(f"the current directory: {error.strerror}") from None
+
+
+def _token(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return text
 
 
 def _text_path(text: str) -> Path:

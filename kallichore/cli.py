@@ -23,11 +23,15 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Be the server: returns by `SystemExit` only, with the code that CONTRACT 1.1 names."""
-    config = configuration(sys.argv[1:], os.environ)
-    from kallichore import guardian  # noqa: PLC0415 (not for --help or a refusal)
+    try:
+        config = configuration(sys.argv[1:], os.environ)
+        from kallichore import guardian  # noqa: PLC0415 (not for --help or a refusal)
 
-    guardian.guard(config.deadlines.guardian_seconds)
-    raise SystemExit(_serve(config))
+        guardian.guard(config.deadlines.guardian_seconds)
+        code = _serve(config)
+    except KeyboardInterrupt:  # while something was being imported
+        code = INTERRUPTED
+    raise SystemExit(code)
 
 
 def _serve(config: Config) -> int:

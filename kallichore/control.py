@@ -23,12 +23,13 @@ from kallichore.errors import (
     RestartFailed,
     SessionNotRunning,
     SessionRunning,
+    SpawnFailed,
     StartFailed,
     StartupFailed,
 )
 from kallichore.kernel import launch
 from kallichore.kernel.adopted import AdoptedRun
-from kallichore.kernel.launched import LaunchedRun
+from kallichore.kernel.launched import NO_COMMAND, LaunchedRun
 from kallichore.kernel.run import RunExit, own_request
 from kallichore.models import InterruptMode, LastExit, Status
 from kallichore.protocol.events import AdoptionFailed, QueueCleared, RunEnded, StartAccepted
@@ -187,6 +188,8 @@ class Control:
         self._restarting = True
         try:
             async with self.lock:
+                if not self.spec.argv:  # an adopted kernel lives on
+                    raise StartupFailed(SpawnFailed(NO_COMMAND))
                 self._tools.tally.restarts += 1
                 await self._end_run(restart=True)
                 self._change_spec(changes)

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
     from kallichore.config import Limits
 
-__all__ = ["ConnectionDetails", "open_connection_details", "report", "resolve_token", "server_path"]
+__all__ = [
+    "ConnectionDetails",
+    "open_connection_details",
+    "reason_of",
+    "report",
+    "resolve_token",
+    "server_path",
+]
 
 NO_TOKEN: Final = "none"  # noqa: S105 (the word that stands for no token)
 TOKEN_FILE_BYTES: Final = 4096
@@ -44,6 +51,11 @@ class ConnectionDetails(msgspec.Struct, frozen=True, kw_only=True):
     server_id: str
 
 
+def reason_of(error: Exception) -> str:
+    """Say why, in the system's words if they are the system's, without its numbers and paths."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 def resolve_token(given: str | None, limits: Limits) -> str | None:
     """Give the bearer token, or None for no authentication; a token's file is deleted.
 
@@ -61,7 +73,7 @@ def resolve_token(given: str | None, limits: Limits) -> str | None:
         too_big = len(data) > TOKEN_FILE_BYTES
         token = "" if too_big else data.decode().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise StartupRefusal(f"Cannot read the token file {path}: {error}") from error
+        raise StartupRefusal(f"Cannot read the token file {path}: {reason_of(error)}") from error
     if not token and not too_big:
         raise StartupRefusal(f"The token file {path} is empty")
     if too_big or len(token) > limits.token_bytes:
@@ -69,7 +81,7 @@ def resolve_token(given: str | None, limits: Limits) -> str | None:
     try:
         path.unlink()
     except OSError as error:
-        raise StartupRefusal(f"Cannot delete the token file {path}: {error}") from error
+        raise StartupRefusal(f"Cannot delete the token file {path}: {reason_of(error)}") from error
     return token
 
 
@@ -86,7 +98,7 @@ def open_connection_details(path: Path, details: ConnectionDetails) -> Iterator[
     Raises:
         StartupRefusal: It cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
@@ -95,7 +107,8 @@ def open_connection_details(path: Path, details: ConnectionDetails) -> Iterator[
     except (OSError, ValueError) as error:  # the latter: a path in it is no UTF-8
         with suppress(OSError):
             temporary.unlink()
-        raise StartupRefusal(f"Cannot write the connection file {path}: {error}") from error
+        why = reason_of(error)
+        raise StartupRefusal(f"Cannot write the connection file {path}: {why}") from error
     try:
         yield
     finally:
@@ -121,4 +134,5 @@ async def report(path: Path, details: ConnectionDetails) -> None:
             await stream.send_all(msgspec.json.encode(details) + b"\n")
             await stream.send_eof()
     except (OSError, trio.BrokenResourceError, ValueError) as error:
-        raise StartupRefusal(f"Cannot report to the handshake socket {path}: {error}") from error
+        why = reason_of(error)
+        raise StartupRefusal(f"Cannot report to the handshake socket {path}: {why}") from error

@@ -34,6 +34,7 @@ BECOME: Final = (
 )
 """What the guardian's new interpreter is told."""
 SENT_BYTES: Final = 65536
+STANDARD_DESCRIPTORS: Final = 3
 
 
 class Link:
@@ -71,6 +72,7 @@ def guard(sweep_seconds: float = 2.0) -> None:
     can still write to the terminal. It is given SIGTERM when the guardian dies.
     """
     global _link  # noqa: PLW0603 - see there
+    occupy_standard_descriptors()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
@@ -95,6 +97,18 @@ def guard(sweep_seconds: float = 2.0) -> None:
     if os.getppid() != guardian:  # it died before we asked to be told
         os._exit(1)
     _link = Link(supervisor_end, guardian, adopting=adopting)
+
+
+def occupy_standard_descriptors() -> None:
+    """Open the null device in the place of stdin, stdout and stderr if they are closed.
+
+    Whatever is opened next would take that place, and be written to or pointed elsewhere.
+    """
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor < STANDARD_DESCRIPTORS:
+        os.set_inheritable(descriptor, True)  # noqa: FBT003
+        descriptor = os.dup(descriptor)
+    os.close(descriptor)
 
 
 def become_guardian(charge: Charge) -> NoReturn:

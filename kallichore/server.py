@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import tempfile
 import uuid
 from contextlib import ExitStack, contextmanager
@@ -21,12 +22,14 @@ from kallichore.config import Transport, is_text
 from kallichore.details import (
     ConnectionDetails,
     open_connection_details,
+    reason_of,
     report,
     resolve_token,
     server_path,
 )
 from kallichore.diagnostics import watch_loop, write_diagnostics
 from kallichore.errors import KallichoreError, StartupRefusal
+from kallichore.guardian_process import point_at_nothing
 from kallichore.kernel.connection import PortPool, open_runtime_directory
 from kallichore.kernel.process import Reaper
 from kallichore.kernel.run import RunTools
@@ -63,15 +66,14 @@ async def serve(config: Config) -> None:
         try:
             directory = stack.enter_context(open_runtime_directory())
         except OSError as error:
-            raise StartupRefusal(f"Cannot make a temporary directory: {error}") from error
+            why = reason_of(error)
+            raise StartupRefusal(f"Cannot make a temporary directory: {why}") from error
         guardian.remember(directory)
         listener, where = _listen(config, stack)
         server_id = uuid.uuid4()
         token = _token(config)
         details = _details(config, listener, where, token, str(server_id))
-        print(  # noqa: T201 (front ends wait for this line)
-            f"\nThis is Kallichore {__version__}, process {os.getpid()}", flush=True
-        )
+        _announce(f"\nThis is Kallichore {__version__}, process {os.getpid()}")
         context = stack.enter_context(_open_context())
         tools = RunTools(
             context=context,
@@ -191,12 +193,20 @@ def _listen(config: Config, stack: ExitStack) -> tuple[trio.SocketListener, Path
         raise StartupRefusal(error.message) from error
     except OSError as error:
         what = f"port {config.port}" if path is None else str(path)
-        raise StartupRefusal(f"Cannot listen on {what}: {error}") from error
+        raise StartupRefusal(f"Cannot listen on {what}: {reason_of(error)}") from error
     if path is None:
-        print(f"Listening at 127.0.0.1:{_port(listener)}", flush=True)  # noqa: T201
+        _announce(f"Listening at 127.0.0.1:{_port(listener)}")
     else:
-        print(f"Listening on Unix socket: {path}", flush=True)  # noqa: T201
+        _announce(f"Listening on Unix socket: {path}")
     return listener, path
+
+
+def _announce(text: str) -> None:
+    """Say it on stdout, if anybody reads there: it is for people, nothing depends on it."""
+    try:
+        print(text, flush=True)  # noqa: T201
+    except OSError:
+        point_at_nothing(sys.stdout.fileno())  # or the interpreter's last flush would fail too
 
 
 def _main_socket(config: Config) -> Path:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         TakenOver,
         TokenRefused,
         UnexpectedAnswer,
+        UnusableRequest,
     )
     from kallichore.client.kernelspec import Kernelspec, build_session, find_kernelspec
     from kallichore.client.launch import LaunchedServer, launch_server, open_server
@@ -58,6 +59,7 @@ __all__ = [
     "Target",
     "TokenRefused",
     "UnexpectedAnswer",
+    "UnusableRequest",
     "build_session",
     "find_kernelspec",
     "launch_server",
@@ -82,6 +84,7 @@ _HOMES: Final = {
         "TakenOver",
         "TokenRefused",
         "UnexpectedAnswer",
+        "UnusableRequest",
     ),
     "kernelspec": ("Kernelspec", "build_session", "find_kernelspec"),
     "launch": ("LaunchedServer", "launch_server", "open_server"),

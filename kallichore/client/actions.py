@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +13,7 @@ import trio
 from kallichore import models
 from kallichore.client import tables
 from kallichore.client.client import Client
-from kallichore.client.errors import ClientError, RequestFailed, StartFailed
+from kallichore.client.errors import ClientError, RequestFailed, StartFailed, UnusableRequest
 from kallichore.client.target import Target, read_token
 from kallichore.config import ClientBounds
 
@@ -97,12 +98,18 @@ async def _info(client: Client, options: argparse.Namespace) -> int:
 async def _start(client: Client, options: argparse.Namespace) -> int:
     from kallichore.client.kernelspec import build_session, find_kernelspec  # noqa: PLC0415
 
-    session = build_session(
-        find_kernelspec(options.kernelspec),
-        options.session_id,
-        display_name=options.display_name,
-        working_directory=_absolute(options.working_directory),
-    )
+    directory = _absolute(options.working_directory)
+    try:
+        session = build_session(
+            find_kernelspec(options.kernelspec),
+            options.session_id,
+            display_name=options.display_name,
+            working_directory=directory,
+        )
+    except UnicodeEncodeError as exc:
+        raise UnusableRequest(f"{exc.object!r} is no text that JSON could carry.") from exc
+    except ValueError as exc:  # it breaks a rule of the contract, which the server would say too
+        raise ClientError(f"There can be no such session: {exc}.") from exc
     session_id = await client.new_session(session)
     try:
         info = await client.start_session(session_id)
@@ -110,6 +117,7 @@ async def _start(client: Client, options: argparse.Namespace) -> int:
         failure = _with_output(exc)
     else:
         value = {"session_id": session_id, "kernel_info": info}
+        await _say_where(client, session_id, directory)
         return tell(options, value, f"Started {session_id}{_implementation(info)}.")
     with suppress(ClientError):  # the failed start is the news
         await client.delete_session(session_id)
@@ -118,7 +126,25 @@ async def _start(client: Client, options: argparse.Namespace) -> int:
 
 def _absolute(directory: str) -> str:
     """Name our directory so that the server finds it; links stay links."""
-    return os.path.abspath(directory)  # noqa: PTH100
+    try:
+        return os.path.abspath(directory)  # noqa: PTH100
+    except OSError as exc:
+        raise ClientError(f"The current directory: {exc.strerror}.") from exc
+
+
+def _are_same(one: str, other: str) -> bool:
+    """Whether two paths, which need not exist, are of one directory."""
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+async def _say_where(client: Client, session_id: str, wanted: str) -> None:
+    """Say on stderr that the kernel does not run where it was to: a directory may not be there."""
+    try:
+        found = (await client.get_session(session_id)).working_directory
+    except ClientError:  # the kernel runs, which is the news
+        return
+    if not _are_same(found, wanted):
+        print(f"Note: the kernel runs in {found}, not in {wanted}.", file=sys.stderr)
 
 
 def _implementation(info: dict[str, Any]) -> str:
@@ -134,12 +160,14 @@ def _with_output(exc: StartFailed) -> ClientError:
 
 async def _restart(client: Client, options: argparse.Namespace) -> int:
     session_id = await session_of(client, options)
-    directory = options.working_directory
+    directory = options.working_directory and _absolute(options.working_directory)
     changes = models.RestartSession(working_directory=directory) if directory else None
     try:
         await client.restart_session(session_id, changes)
     except StartFailed as exc:
         raise _with_output(exc) from None
+    if directory:
+        await _say_where(client, session_id, directory)
     return tell(options, {"session_id": session_id}, f"Restarted {session_id}.")
 
 

@@ -131,11 +131,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = FAILED
     try:
         code = trio.run(actions.run, options)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except* KeyboardInterrupt:
         code = INTERRUPTED
     except* BrokenPipeError:
         _drop_stdout()
+    except* OSError as group:
+        _drop_stdout()
+        _fail(f"Cannot write the output: {getattr(_first(group), 'strerror', None)}.")
     except* ClientError as group:
         _fail(str(_first(group)))
     return code

@@ -19,6 +19,7 @@ __all__ = [
     "TakenOver",
     "TokenRefused",
     "UnexpectedAnswer",
+    "UnusableRequest",
 ]
 
 
@@ -36,6 +37,10 @@ class KernelspecNotFound(ClientError):
 
 class ServerGone(ClientError):
     """Nobody answers at the server's address, or the connection broke in the middle."""
+
+
+class UnusableRequest(ClientError):
+    """A request that cannot be sent: something in it cannot be said in JSON."""
 
 
 class UnexpectedAnswer(ClientError):

@@ -19,6 +19,7 @@ from kallichore.client.errors import (
     StartFailed,
     TokenRefused,
     UnexpectedAnswer,
+    UnusableRequest,
 )
 
 if TYPE_CHECKING:
@@ -85,7 +86,10 @@ class Http:
         return response
 
     async def _exchange(self, method: str, path: str, body: object) -> httpx.Response:
-        content = None if body is None else msgspec.json.encode(body)
+        try:
+            content = None if body is None else msgspec.json.encode(body)
+        except UnicodeEncodeError as exc:  # a file's name that is no UTF-8
+            raise UnusableRequest(f"{exc.object!r} is no text that JSON could carry.") from exc
         headers = {} if content is None else {"Content-Type": "application/json"}
         try:
             return await self._client.request(method, path, content=content, headers=headers)
@@ -120,7 +124,7 @@ def refusal(status: int, content: bytes, path: str) -> RequestFailed:
     plain = _try(content, models.Error)
     if plain is not None:
         return RequestFailed(status, plain.code, plain.message, plain.details)
-    text = content[:200].decode("utf-8", "replace").strip()
+    text = " ".join(content[:200].decode("utf-8", "replace").split())
     return RequestFailed(status, f"http_{status}", f"The server answered {status} {text}".rstrip())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 import zmq
@@ -42,7 +42,10 @@ if TYPE_CHECKING:
     from kallichore.models import ConnectionInfo, NewSession
     from kallichore.protocol.message import ClientMessage
 
-__all__ = ["LaunchedRun"]
+__all__ = ["NO_COMMAND", "LaunchedRun"]
+
+NO_COMMAND: Final = "the session has no command (argv is empty)"
+"""Why a session that was made for adoption cannot be started."""
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +142,7 @@ class LaunchedRun:
     def _spawn(self, way: DrawnPorts | RegisteredPorts) -> Process:
         tools, spec = self._tools, self._spec
         if not spec.argv:
-            raise StartupFailed(SpawnFailed("the session has no command (argv is empty)"))
+            raise StartupFailed(SpawnFailed(NO_COMMAND))
         if spec.working_directory and launch.usable_directory(spec.working_directory) is None:
             log.warning("%s is not a directory; ours is used", spec.working_directory)
         self._launch = launch.plan(

@@ -184,3 +184,28 @@ async def test_help_and_version_load_nothing_heavy() -> None:
     done = await trio.run_process([sys.executable, "-c", text], capture_stdout=True)
     assert b"interrupt" in done.stdout
     assert (await kcclient("--version"))[1].startswith("kcclient ")
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["-s", "a" * 256], "expected at most 255 bytes of UTF-8, got 256"),
+        (["-s", "\udcff"], "is no text that JSON could carry"),
+        (["-n", "\udcff"], "is no text that JSON could carry"),
+    ],
+)
+async def test_a_session_that_cannot_be_is_a_sentence(
+    lone_server: FakeServer, options: list[str], why: str
+) -> None:
+    code, out, err = await kcclient("-u", lone_server.address, "start", *options)
+    assert (code, out) == (1, "")
+    assert err.startswith("Error: ")
+    assert err.endswith(f"{why}.\n")
+    assert err.count("\n") == 1
+
+
+async def test_what_another_web_server_says_is_one_line(lone_server: FakeServer) -> None:
+    lone_server.answers["GET", "/sessions"] = 404, b"<!DOCTYPE html>\n<p>Not found"
+    code, _, err = await kcclient("-u", lone_server.address, "list")
+    why = "Error: The server answered 404 <!DOCTYPE html> <p>Not found (http_404)\n"
+    assert (code, err) == (1, why)

@@ -299,15 +299,17 @@ async def test_a_session_with_a_command_shows_its_connection_while_it_runs(
 
 
 async def test_an_adopted_session_is_restarted_only_with_a_command(serving: Serving) -> None:
-    """The kernel is asked to end; there is nothing to start in its place."""
+    """There is nothing to start in the kernel's place, so it lives on."""
     client = serving.client
     connection = await new_connection(serving)
     async with foreign_kernel(serving, connection):
         await client.adopt_session("one", connection)
         with pytest.raises(RequestFailed) as caught:
             await client.restart_session("one")
-    assert caught.value.code == "KS-5"
-    assert (await client.get_session("one")).status == "exited"
+        assert caught.value.code == "KS-5"
+        assert (await client.get_session("one")).status == "idle"
+        async with client.open_channel("one") as channel:
+            await Ear(channel).execute("pass")
 
 
 async def test_an_adopted_kernel_is_what_it_says_it_is(serving: Serving) -> None:

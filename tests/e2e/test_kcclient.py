@@ -16,6 +16,7 @@ from kallichore.client import open_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from kallichore.client import LaunchedServer
 
@@ -131,3 +132,16 @@ async def test_shutdown_ends_the_server(server: LaunchedServer) -> None:
     assert await server.process.wait() == 0
     code, _, err = await kcclient(server, "status")
     assert (code, err.startswith("Error: Cannot find ")) == (1, True)
+
+
+async def test_a_directory_that_is_none_is_told(server: LaunchedServer, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    code, _, err = await kcclient(server, "start", "-s", "one", "-d", str(gone))
+    assert code == 0
+    assert err.startswith("Note: the kernel runs in /")
+    assert err.endswith(f", not in {gone}.\n")
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path)
+    assert await kcclient(server, "restart", "-d", str(link)) == (0, "Restarted one.\n", "")
+    code, _, err = await kcclient(server, "restart", "-d", str(gone))
+    assert (code, err) == (0, f"Note: the kernel runs in {tmp_path}, not in {gone}.\n")

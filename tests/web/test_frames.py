@@ -134,6 +134,10 @@ FRAMES = st.one_of(
 )
 
 
+def is_no_text(event: object) -> bool:
+    return isinstance(event, Closed) and event.code == 1007
+
+
 @given(
     parts=st.lists(FRAMES, max_size=8),
     cuts=st.lists(st.integers(0, 2000) | st.integers(0, 200_000), max_size=6),
@@ -152,7 +156,9 @@ def test_frames_are_heard_as_wsproto_hears_them(parts: list[bytes], cuts: list[i
     pieces = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 
     async def hear() -> list[Any]:
-        return await Peer(pieces).everything()
+        heard = await Peer(pieces).everything()
+        # Where in it a text is wrong depends on how it is cut.
+        return [Closed(1007, "") if is_no_text(event) else event for event in heard]
 
     fast = trio.run(hear)
     with pytest.MonkeyPatch.context() as patch:
