@@ -99,7 +99,7 @@ class Limits:
     outbox_segment_bytes: int = 4 * MIB
     """Size of one spool file."""
     resume_tail_bytes: int = 4 * MIB
-    """Delivered frames kept for a client that resumes (CONTRACT 5.5)."""
+    """Delivered frames kept for a client that resumes."""
     history_entries: int = 100
     """Executions remembered per session."""
     history_text_bytes: int = 4096
@@ -130,7 +130,8 @@ class Limits:
     spare_memory_bytes: int = 16 * MIB
     """What our memory may grow by before what is free of it is returned to the system."""
     connections: int = 1000
-    """Connections open at once to the main listener; one more waits in the backlog."""
+    """Connections open at once to the main listener. For one more the oldest idle one makes way; if
+    none is idle, it waits in the backlog."""
     accepted_at_once: int = 256
     """Connections accepted before other tasks get a turn."""
     listen_backlog: int = 1024

@@ -153,6 +153,7 @@ def _next_steps() -> str:
 Next, a server of your own, and something for it to do:
 
   {server} --connection-file kc.json --log-level warn &
+  until [ -e kc.json ]; do sleep 0.1; done
   {client} --connection-file kc.json start -k python3
   {client} --connection-file kc.json execute -w -c 'print(6 * 7)'
   {client} --connection-file kc.json shutdown

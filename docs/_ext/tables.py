@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import os
+import re
 from contextlib import redirect_stdout, suppress
 from io import StringIO
 from itertools import pairwise
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 _LENGTH = 7919
 """How long a placeholder pretends to be, for messages that state a length."""
+
+
+_COMMON = re.compile(r"  (-h|--json).*\n|  -s ID, .*\n +default: the first session\n?")
+"""Options of kcclient's subcommands that most of them have."""
 
 
 class _Placeholder(str):
@@ -42,8 +47,16 @@ def command() -> str:
 
 
 def client_command() -> str:
-    """The help text of ``kcclient``."""
-    return _fenced(_help_of(lambda: client_main(["--help"])))
+    """The help text of ``kcclient``, and of each subcommand what is its own."""
+    whole = _help_of(lambda: client_main(["--help"]))
+    parts = [_fenced(whole)]
+    for name in re.findall(r"^    ([a-z-]+) ", whole, re.MULTILINE):
+        text = _help_of(lambda name=name: client_main([name, "--help"]))  # type: ignore[misc]
+        summary, _, options = text.partition("\n\n")[2].partition("\n\n")
+        own = _COMMON.sub("", options.partition("\nserver:\n")[0]).strip().removesuffix("options:")
+        if own:
+            parts.append(f"### {name}\n\n{summary}\n\n{_fenced(own)}")
+    return "\n\n".join(parts)
 
 
 def _help_of(run: Callable[[], object]) -> str:
