@@ -139,9 +139,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_stdout()
     except* OSError as group:
         _drop_stdout()
-        _fail(f"Cannot write the output: {getattr(_first(group), 'strerror', None)}.")
+        code = _fail(f"Cannot write the output: {getattr(_first(group), 'strerror', None)}.")
     except* ClientError as group:
-        _fail(str(_first(group)))
+        code = _fail(str(_first(group)))
     return code
 
 

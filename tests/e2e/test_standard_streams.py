@@ -20,6 +20,8 @@ SERVER = shlex.join([sys.executable, "-m", "kallichore"])
 CLIENT = shlex.join([sys.executable, "-m", "kallichore.client.command"])
 FILE = "--connection-file kc.json"
 PATIENCE = 30
+ENVIRONMENT = {name: os.environ[name] for name in os.environ if name != "PYTHONUNBUFFERED"}
+"""What is buffered fails later, when it is flushed."""
 
 
 def shell(directory: Path, line: str) -> subprocess.CompletedProcess[str]:
@@ -31,6 +33,7 @@ def shell(directory: Path, line: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=PATIENCE,
         check=False,
+        env=ENVIRONMENT,
     )
 
 
@@ -43,13 +46,16 @@ def serving(directory: Path, redirected: str) -> Iterator[subprocess.Popen[str]]
         cwd=directory,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "XDG_RUNTIME_DIR": str(directory)},
+        env={**ENVIRONMENT, "XDG_RUNTIME_DIR": str(directory)},
     ) as process:
-        wait = f"until [ -e kc.json ]; do kill -0 {process.pid} || exit 1; done"
-        assert shell(directory, wait).returncode == 0
-        yield process
-        assert shell(directory, f"{CLIENT} {FILE} shutdown").returncode == 0
-        assert process.communicate(timeout=PATIENCE)[1] == ""
+        try:
+            wait = f"until [ -e kc.json ]; do kill -0 {process.pid} || exit 1; done"
+            assert shell(directory, wait).returncode == 0
+            yield process
+            assert shell(directory, f"{CLIENT} {FILE} shutdown").returncode == 0
+            assert process.communicate(timeout=PATIENCE)[1] == ""
+        finally:
+            process.kill()  # unless it has ended, or it would be waited for without end
     assert process.returncode == 0
     assert (directory / "log").read_text() == ""
 
