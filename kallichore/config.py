@@ -206,7 +206,7 @@ class Deadlines:
     ping_patience_seconds: float = 40.0
     """A client that answers no ping and takes no data for this long is dropped."""
     close_seconds: float = 1.0
-    """A WebSocket's farewell: last bytes, close frame, the peer's answer."""
+    """A WebSocket's farewell: what waits (half of it), close frame, the peer's answer."""
     head_seconds: float = 10.0
     """An HTTP request head must be complete after this (408)."""
     body_seconds: float = 60.0

@@ -366,8 +366,11 @@ class Frontend:
             return
         try:
             await self._finish_frame()
-            while self._end is _End.OURS and self._flushes and await self._write_some():
-                pass
+            # A slow reader gets a part of what waits, and always whole frames and a close frame.
+            with trio.move_on_after(self._deadlines.close_seconds / 2):
+                while self._end is _End.OURS and self._flushes and await self._write_some():
+                    pass
+            await self._finish_frame()
             close = self._peer.close_frame(self._farewell.code, self._farewell.reason)
             words = self._last_words
             if words and self._with_seq is not None:

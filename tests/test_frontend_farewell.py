@@ -286,3 +286,28 @@ async def test_a_peer_that_takes_nothing_and_says_nothing_is_soon_dropped(
     serve(HungUp())
     await served.over.wait()
     assert trio.current_time() == DEADLINES.close_seconds
+
+
+async def test_a_slow_reader_gets_a_part_of_what_waits_and_a_close_frame(
+    outbox: Outbox, served: Served, serve: Serve, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """What it gets are whole frames; more would end in the middle of one, and without a word."""
+    peer = MeteredPeer(room=0)
+
+    async def read_slowly() -> None:
+        while not served.over.is_set():
+            peer.take(10 * FRAME + 7)
+            await trio.sleep(DEADLINES.close_seconds / 10)
+
+    serve(peer)
+    await wait_all_tasks_blocked()
+    fill(outbox, 1000, 20)
+    served.frontend.dismiss(1000, "the session was deleted")
+    nursery.start_soon(read_slowly)
+    await served.over.wait()
+    assert peer.close == (1000, "the session was deleted")
+    given = numbers(peer)
+    assert given == list(range(1, len(given) + 1))
+    assert 20 < len(given) < 100
+    assert left(outbox)[0] == len(given) + 1
+    assert trio.current_time() < DEADLINES.close_seconds

@@ -195,7 +195,8 @@ async def test_a_kernel_whose_iopub_broke_at_work_can_be_restarted(serving: Serv
     await start_puppet(client)
     async with client.open_channel("one") as channel:
         ear = Ear(channel)
-        msg_id = await ear.send(CUT.format("iopub"))
+        # On a slow machine the connection might be there again before the idle is sent.
+        msg_id = await ear.send(CUT.format("iopub") + "\n" + SWALLOW)
         await ear.until("shell:execute_reply=ok", parent=msg_id)
         held = await ear.send("say('on')")
         await channel.request("kernel_info_request", {}, channel="control")
